@@ -1,0 +1,58 @@
+/* Owns the table that a backend fills in. A backend gets whole scheduled programs, never single ops. */
+#ifndef KNIT_BACKEND_H
+#define KNIT_BACKEND_H
+
+#include "../graph/schedule.h"
+
+#define KNIT_BACKEND_ABI 1
+
+typedef struct knit_device knit_device; /* each backend defines its own */
+typedef struct knit_buffer knit_buffer;
+typedef struct knit_plan knit_plan;
+
+typedef struct knit_caps {
+	uint64_t max_buffer, max_binding_range;
+	uint32_t buffer_align; /* of tensors inside a buffer */
+	uint32_t import_align; /* of host pointers for buffer_import; 0: cannot import */
+	bool unified_memory;   /* buffers are host memory: nothing is uploaded */
+	bool timestamps;
+} knit_caps;
+
+typedef struct knit_step_time { uint32_t step; uint64_t ns; } knit_step_time;
+
+typedef struct knit_backend {
+	uint32_t abi;
+	const char *name;
+	/* Devices of this backend. Opens nothing; a missing driver is an unavailable device with the reason in detail. */
+	knit_status (*enumerate)(const knit_context_desc *host, knit_device_info *out, size_t cap, size_t *count);
+	knit_status (*open)(uint32_t index, const knit_context_desc *host, knit_device **out, knit_diag *diag);
+	void (*close)(knit_device *dev);
+	const knit_caps *(*caps)(const knit_device *dev);
+
+	/* Pure: the only support test there is. */
+	knit_kernel (*select)(const knit_device *dev, const knit_node_view *node);
+	uint64_t (*scratch)(const knit_device *dev, knit_kernel kernel, const knit_node_view *node);
+
+	knit_status (*buffer_create)(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out); /* zeroed */
+	/* Uses host memory in place; it must outlive the buffer. Only where caps.import_align != 0 and host fits it. */
+	knit_status (*buffer_import)(knit_device *dev, const void *host, uint64_t bytes, knit_buffer **out);
+	void (*buffer_destroy)(knit_device *dev, knit_buffer *buf);
+	knit_status (*buffer_write)(knit_device *dev, knit_buffer *buf, uint64_t at, const void *src, uint64_t bytes);
+	knit_status (*buffer_read)(knit_device *dev, knit_buffer *buf, uint64_t at, void *dst, uint64_t bytes);
+	knit_status (*buffer_clear)(knit_device *dev, knit_buffer *buf);
+
+	/* Builds everything that runs will need; bufs has one entry per s->buffers. After it, submit allocates nothing. */
+	knit_status (*plan_create)(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
+	                           knit_diag *diag);
+	void (*plan_destroy)(knit_device *dev, knit_plan *plan);
+	/* symbols: one value per symbol of s->graph->exprs. */
+	knit_status (*plan_submit)(knit_plan *plan, const int64_t *symbols);
+	knit_status (*plan_wait)(knit_plan *plan, uint64_t timeout_ns);
+	/* Times of the last run, 0 where timing is off. */
+	size_t (*plan_times)(const knit_plan *plan, knit_step_time *out, size_t cap);
+} knit_backend;
+
+/* NULL past the end; the order is fixed at build and "best" is the first available. */
+const knit_backend *knit__backend_at(size_t index);
+
+#endif

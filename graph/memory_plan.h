@@ -1,0 +1,30 @@
+/* Owns the placement of activations in the arena: lifetimes, in-place choice, offsets, and the lower bound that the
+ * result is printed beside. */
+#ifndef KNIT_MEMORY_PLAN_H
+#define KNIT_MEMORY_PLAN_H
+
+#include "target.h"
+
+/* A block that is alive from step `first` to step `last`, both included. */
+typedef struct knit_block { uint64_t bytes; uint32_t first, last; uint64_t offset; } knit_block;
+
+/* Fills the offsets (multiples of align): several greedy orders, the smallest kept. *peak: bytes needed; *lower_bound:
+ * the largest sum of (aligned) bytes alive at one step. Works on bare blocks, so that it can be tested without graphs. */
+knit_status knit__memory_place(const knit_allocator *a, knit_block *blocks, uint32_t count, uint64_t align,
+                               uint64_t *peak, uint64_t *lower_bound, knit_diag *d);
+
+typedef struct knit_memory_plan {
+	uint64_t *offset;         /* per storage; UINT64_MAX: not in the arena */
+	uint32_t *slot;           /* per storage: storages that share bytes in place have the same slot; UINT32_MAX: none */
+	uint64_t *scratch_offset; /* per position in the order; UINT64_MAX: none */
+	uint32_t storage_count, order_count;
+	uint64_t arena_bytes, lower_bound, unshared_bytes; /* unshared: the sum of all blocks */
+	uint32_t inplace_count;
+} knit_memory_plan;
+
+/* scratch_bytes: one per position in g->order, may be NULL. */
+knit_status knit__memory_plan_create(const knit_graph *g, const knit_bounds *bounds, const uint64_t *scratch_bytes,
+                                     uint64_t align, knit_memory_plan *out, knit_diag *d);
+void knit__memory_plan_clear(knit_memory_plan *p, const knit_allocator *a);
+
+#endif

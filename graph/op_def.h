@@ -1,0 +1,107 @@
+/* Owns the contract between the graph and its ops: the list of ops, and what each must provide. The table itself is
+ * defined in ops/; the graph reaches it only through the declarations here. */
+#ifndef KNIT_OP_DEF_H
+#define KNIT_OP_DEF_H
+
+#include "ir.h"
+
+typedef enum knit_op {
+	KNIT_OP_NONE = 0,
+	KNIT_OP_GATHER,       /* table [rows, n], ids [k] */
+	KNIT_OP_LINEAR,       /* x [R, k], w [n, k] */
+	KNIT_OP_ADD,          /* a [R, n], b same or [n] */
+	KNIT_OP_MUL,          /* a [R, n], b same or [n] */
+	KNIT_OP_SCALE,        /* x; attr s */
+	KNIT_OP_SILU,         /* x */
+	KNIT_OP_GELU,         /* x */
+	KNIT_OP_RMS_NORM,     /* x [R, n], gain [n]; attr eps */
+	KNIT_OP_LAYER_NORM,   /* x [R, n], gain [n], bias [n] or none; attr eps */
+	KNIT_OP_SOFTMAX,      /* x [R, n] */
+	KNIT_OP_ROPE,         /* x [tokens, heads, head_dim], pos [tokens]; attrs theta, rotary, layout */
+	KNIT_OP_ATTENTION,    /* q [tokens, heads, d], k, v [seqs, positions, kv_heads, d], seq, pos [tokens]; attrs scale, window */
+	KNIT_OP_STATE_APPEND, /* state, rows [tokens, ...], seq [tokens], pos [tokens] -> next version of the state */
+	KNIT_OP_COPY,         /* x, any strides -> the same, contiguous */
+	KNIT_OP_CAST,         /* x; attr dtype */
+	KNIT_OP_ARGMAX,       /* x [R, n] -> i32 [R] */
+	KNIT_OP_COUNT
+} knit_op;
+
+enum {
+	KNIT_OP_COMMUTATIVE = 1,  /* inputs 0 and 1 may be swapped when their shapes are equal */
+	KNIT_OP_INPLACE = 2,      /* output 0 may occupy the bytes of input 0 when type, shape and strides are equal */
+	KNIT_OP_WRITES_STATE = 4, /* output 0 is the next version of the state in input 0: a root, never merged or folded */
+	KNIT_OP_ELEMENTWISE = 8,  /* output element i depends on element i of same-shaped inputs only */
+};
+
+typedef enum knit_attr_kind { KNIT_ATTR_F, KNIT_ATTR_I } knit_attr_kind;
+typedef struct knit_attr_def { const char *name; knit_attr_kind kind; } knit_attr_def;
+
+/* Operand `operand` (i32) holds indices into dimension `dim` of operand `into`. The session checks them before a run. */
+typedef struct knit_index_rule { uint8_t operand, into, dim; } knit_index_rule;
+
+/* What infer sees and fills. */
+typedef struct knit_infer {
+	knit_graph *graph; /* for its expressions only */
+	uint32_t in_count;
+	const knit_value *in[KNIT_MAX_IN]; /* NULL for an absent optional operand */
+	const knit_attr *attr;
+	const char *op, *origin;
+	knit_diag *diag;
+	knit_type out[KNIT_MAX_OUT]; /* to fill; ignored for WRITES_STATE */
+} knit_infer;
+
+/* Records "<op> at <origin>: <message>"; returns false so that infer can `return knit__infer_fail(...)`. */
+bool knit__infer_fail(knit_infer *c, knit_status status, const char *fmt, ...) KNIT_PRINTF(3, 4);
+/* "f32 [tokens, 64]" of an operand into a static-size buffer. */
+typedef struct knit_shape_text { char text[96]; } knit_shape_text;
+knit_shape_text knit__infer_shape(const knit_infer *c, const knit_value *v);
+
+/* A dense tensor for the reference: row-major doubles, whatever the dtype (i32 exact, block formats decoded). */
+typedef struct knit_array {
+	knit_dtype dtype; /* of the graph's value: eval rounds to it only where the op is a conversion (cast, append) */
+	uint32_t rank;
+	int64_t dims[KNIT_MAX_RANK];
+	double *data;
+} knit_array;
+static inline int64_t knit__array_count(const knit_array *a) {
+	int64_t n = 1;
+	for (uint32_t i = 0; i < a->rank; ++i)
+		n *= a->dims[i];
+	return n;
+}
+
+/* A type with numbers for dims, for costs. */
+typedef struct knit_shape { knit_dtype dtype; uint32_t rank; int64_t dims[KNIT_MAX_RANK]; } knit_shape;
+/* Of one execution. `context`: how many positions an attention row sees. */
+typedef struct knit_cost { double flops; uint64_t read_bytes, write_bytes; } knit_cost;
+
+typedef struct knit_op_def {
+	const char *name;
+	uint8_t min_in, max_in, out_count;
+	uint8_t flags;
+	uint8_t attr_count, index_rule_count;
+	knit_attr_def attrs[KNIT_MAX_ATTRS];
+	knit_index_rule index_rules[3];
+	/* Checks operands and attributes, fills c->out. Says what was found and what was needed. */
+	bool (*infer)(knit_infer *c);
+	/* Reference in double precision. Output arrays are allocated, sized by infer; for WRITES_STATE out[0] starts as a
+	 * copy of in[0]. Absent operands have data NULL. Slow and plain on purpose. */
+	void (*eval)(const knit_attr *attr, const knit_array *in, uint32_t in_count, knit_array *out);
+	/* FLOP and bytes. */
+	void (*cost)(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
+	             int64_t context, knit_cost *cost);
+	/* Optional. A value that the node's output 0 can be replaced by (scale by 1, cast to the same type), 0 if none. */
+	uint32_t (*simplify)(knit_graph *g, uint32_t node);
+} knit_op_def;
+
+/* Defined in ops/op_table.c. NULL for an unknown op. */
+const knit_op_def *knit__op(uint16_t op);
+/* KNIT_OP_NONE if there is no op of that name. */
+uint16_t knit__op_find(const char *name);
+
+/* Defined in ops/quant.c. `elements` is a multiple of the type's block. */
+void knit__decode(knit_dtype dtype, const void *src, double *dst, uint64_t elements);
+/* Rounds doubles to the type and writes its bytes (block formats: the reference encoder). */
+void knit__encode(knit_dtype dtype, const double *src, void *dst, uint64_t elements);
+
+#endif

@@ -1,0 +1,83 @@
+/* Owns the program as a backend gets it: steps with resolved operands, buffers, hazards. Made once per bucket from an
+ * optimised graph and a memory plan; immutable afterwards. */
+#ifndef KNIT_SCHEDULE_H
+#define KNIT_SCHEDULE_H
+
+#include "memory_plan.h"
+#include "target.h"
+
+typedef enum knit_buffer_use {
+	KNIT_BUFFER_CONST = 1, /* one weight storage */
+	KNIT_BUFFER_ARENA,     /* activations and scratch */
+	KNIT_BUFFER_STATE,     /* one state */
+	KNIT_BUFFER_IO,        /* one input or output */
+} knit_buffer_use;
+
+/* Buffers have the same numbers in every bucket's schedule of a program; only the arena's size differs. */
+typedef struct knit_buffer_desc {
+	knit_buffer_use use;
+	uint32_t storage;  /* 0 for the arena */
+	uint64_t bytes;
+	const void *host;  /* CONST */
+	const char *name;
+	knit_storage_kind kind;
+} knit_buffer_desc;
+
+typedef struct knit_operand {
+	uint32_t buffer;      /* index into buffers; UINT32_MAX: absent optional operand */
+	uint32_t value;       /* value id, for dumps and checks */
+	uint64_t base;        /* bytes from the buffer's start to the storage's first byte */
+	knit_dtype dtype;
+	uint8_t rank, layout;
+	knit_dim dims[KNIT_MAX_RANK], strides[KNIT_MAX_RANK], offset; /* elements; offset counts from `base` */
+} knit_operand;
+
+typedef struct knit_step {
+	uint16_t op;
+	uint8_t in_count, out_count;
+	knit_kernel kernel;
+	knit_operand in[KNIT_MAX_IN], out[KNIT_MAX_OUT];
+	knit_attr attr[KNIT_MAX_ATTRS];
+	uint64_t scratch_base, scratch_bytes; /* in the arena */
+	uint32_t node;
+	const char *origin;
+} knit_step;
+
+/* Step `after` must not start before step `before` is done. Only the direct ones: the list is transitively reduced per
+ * byte range (the last writer and the readers since). */
+typedef enum knit_hazard_kind { KNIT_HAZARD_RAW = 1, KNIT_HAZARD_WAR, KNIT_HAZARD_WAW } knit_hazard_kind;
+typedef struct knit_hazard { uint32_t before, after; knit_hazard_kind kind; } knit_hazard;
+
+/* Input `buffer` (i32) must hold indices in [0, bound) before a run. */
+typedef struct knit_index_check { uint32_t buffer; knit_dim bound; const char *input, *op, *origin; } knit_index_check;
+/* Inputs (seq, pos) together name cells of a state: pairs must be distinct in one run. */
+typedef struct knit_pair_check { uint32_t seq_buffer, pos_buffer; const char *state; } knit_pair_check;
+
+typedef struct knit_schedule {
+	const knit_allocator *a;
+	const knit_graph *graph; /* the optimised graph; outlives the schedule */
+	knit_bounds bounds;      /* of the bucket */
+	knit_step *steps;
+	knit_buffer_desc *buffers;
+	knit_hazard *hazards;
+	knit_index_check *index_checks;
+	knit_pair_check *pair_checks;
+	uint32_t step_count, buffer_count, hazard_count, hazard_cap, index_check_count, index_check_cap, pair_check_count,
+		pair_check_cap;
+	uint32_t arena_buffer; /* index; always 0 */
+	knit_memory_plan plan;
+} knit_schedule;
+
+/* UNSUPPORTED with op, origin and operand types where the target has no kernel; UNSUPPORTED where an index operand is
+ * neither an input nor the result of argmax over a dimension of fitting size. */
+knit_status knit__schedule_create(const knit_graph *g, const knit_bounds *bounds, const knit_target *target,
+                                  knit_schedule **out, knit_diag *d);
+void knit__schedule_destroy(knit_schedule *s);
+
+/* The independent checker (memory_check.c): replays the steps over an interval map and proves that every read sees the
+ * bytes its value's producer wrote, that nothing lies outside its buffer, that in-place pairs are allowed ones, and
+ * that the hazard list orders every pair of steps that touch a common byte. Shares no code with the planner. INTERNAL
+ * with the first fault. */
+knit_status knit__memory_check(const knit_schedule *s, const knit_allocator *a, knit_diag *d);
+
+#endif

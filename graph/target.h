@@ -1,0 +1,41 @@
+/* Owns the three questions that passes and the schedule may ask a device, without knowing what a device is. */
+#ifndef KNIT_TARGET_H
+#define KNIT_TARGET_H
+
+#include "op_def.h"
+
+typedef uint32_t knit_kernel; /* 0: no kernel */
+
+/* One operand as a device sees it when it decides. dims may be symbolic: bounds through graph->exprs. */
+typedef struct knit_operand_view {
+	knit_storage_kind kind; /* 0: absent optional operand */
+	knit_dtype dtype;
+	uint8_t rank, layout;
+	bool contiguous, rows_contiguous;
+	knit_dim dims[KNIT_MAX_RANK], strides[KNIT_MAX_RANK];
+	uint64_t max_elements; /* at the bucket's upper bounds */
+} knit_operand_view;
+
+typedef struct knit_node_view {
+	uint16_t op;
+	uint8_t in_count, out_count;
+	const knit_graph *graph;
+	const knit_bounds *bounds; /* of the bucket; NULL: declared ranges */
+	uint32_t node;
+	const knit_attr *attr;
+	knit_operand_view in[KNIT_MAX_IN], out[KNIT_MAX_OUT];
+} knit_node_view;
+
+void knit__node_view(const knit_graph *g, const knit_bounds *b, uint32_t node, knit_node_view *out);
+
+typedef struct knit_target {
+	const void *device;
+	/* The kernel for a node; 0 where there is none. Pure. */
+	knit_kernel (*select)(const void *device, const knit_node_view *node);
+	/* Bytes of scratch the kernel needs in the arena while the step runs. */
+	uint64_t (*scratch)(const void *device, knit_kernel kernel, const knit_node_view *node);
+	uint32_t buffer_align;   /* of tensors inside a buffer, a power of two */
+	uint64_t max_buffer;     /* bytes of one buffer */
+} knit_target;
+
+#endif
