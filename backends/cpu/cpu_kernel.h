@@ -1,0 +1,61 @@
+/* Owns the contract between the CPU backend and its kernels: what a kernel is told, how its work is split. Knows no op
+ * and no instruction set by itself. */
+#ifndef KNIT_CPU_KERNEL_H
+#define KNIT_CPU_KERNEL_H
+
+#include "../../graph/target.h"
+
+/* In rising order: a device of one level runs the kernels of all levels below. Chosen at open by cpuid; the environment
+ * variable KNIT_CPU_ISA=plain|avx2|avx512 lowers it. avx2 means AVX2 + FMA + F16C; avx512 means F, BW, VL, DQ, VNNI. */
+typedef enum knit_cpu_isa { KNIT_CPU_PLAIN = 0, KNIT_CPU_AVX2, KNIT_CPU_AVX512 } knit_cpu_isa;
+
+/* An operand at this run: dims are numbers, data points at element [0,0,0,0]. */
+typedef struct knit_cpu_tensor {
+	char *data; /* NULL: absent optional operand */
+	knit_dtype dtype;
+	uint8_t rank;
+	int64_t dims[KNIT_MAX_RANK], strides[KNIT_MAX_RANK]; /* elements */
+} knit_cpu_tensor;
+
+typedef struct knit_cpu_step {
+	knit_cpu_tensor in[KNIT_MAX_IN], out[KNIT_MAX_OUT];
+	const knit_attr *attr;
+	char *scratch; /* 64-byte aligned; as many bytes as the kernel's scratch() asked for */
+	uint32_t threads;
+} knit_cpu_step;
+
+/* A phase is `units` independent pieces of work; the pool gives each thread contiguous ranges of them. What a unit
+ * computes must not depend on how units are grouped: results are the same for any number of threads. All units of a
+ * phase are done before the next phase starts. */
+typedef struct knit_cpu_phase {
+	int64_t (*units)(const knit_cpu_step *s);
+	void (*run)(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread);
+} knit_cpu_phase;
+
+#define KNIT_CPU_PHASES 3
+
+typedef struct knit_cpu_kernel {
+	const char *name; /* "linear_q8_0_avx512" */
+	uint16_t op;
+	knit_cpu_isa isa;
+	/* Whether it computes this node: types, ranks, strides. Pure. */
+	bool (*accepts)(const knit_node_view *node);
+	/* Scratch bytes at the bucket's upper bounds; NULL: none. */
+	uint64_t (*scratch)(const knit_node_view *node, uint32_t threads);
+	knit_cpu_phase phases[KNIT_CPU_PHASES]; /* unused ones are zero */
+} knit_cpu_kernel;
+
+/* The only list of kernels: kernel number n (1-based, as knit_kernel) is row n - 1. Fastest first: selection takes the
+ * first row whose op, isa and accepts() fit. Defined in kernels/kernel_table.c. */
+extern const knit_cpu_kernel *const knit__cpu_kernels[];
+extern const uint32_t knit__cpu_kernel_count;
+
+/* Shared by kernels: elements of all dims but the innermost `inner` ones. */
+static inline int64_t knit__cpu_outer(const knit_cpu_tensor *t, int inner) {
+	int64_t n = 1;
+	for (int i = 0; i + inner < t->rank; ++i)
+		n *= t->dims[i];
+	return n;
+}
+
+#endif
