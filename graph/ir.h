@@ -24,6 +24,7 @@ typedef enum knit_storage_kind {
 typedef struct knit_storage {
 	knit_storage_kind kind;
 	uint32_t name;         /* string id: weight, input, output or state; 0 for TEMP */
+	uint32_t value;        /* the value that is the whole of it (STATE: version 0) */
 	knit_dtype dtype;      /* of the bytes; every value on it has the same */
 	uint64_t max_bytes;    /* at the symbols' declared upper bounds */
 	const void *host;      /* CONST, ADAPTER: the bytes, owned by a store that the graph retains; NULL in a parsed graph */
@@ -99,8 +100,9 @@ bool knit__build_check(knit_graph *g, const char *op, const char *operand, knit_
 
 /* ---- changing ---------------------------------------------------------------------------------------------------- */
 
-/* Every use of `from` (node inputs, views on it, outputs, states) becomes a use of `to`. */
-void knit__replace_uses(knit_graph *g, uint32_t from, uint32_t to);
+/* Every use of `from` (node inputs, views on it, outputs, states) becomes a use of `to`, which has the same type.
+ * False, with nothing changed, where a view of `from` cannot be expressed as a view of a strided `to`. */
+bool knit__replace_uses(knit_graph *g, uint32_t from, uint32_t to);
 /* Marks the node removed and takes it out of the order. Its outputs must be unused. */
 void knit__node_remove(knit_graph *g, uint32_t node);
 /* Drops removed nodes and unreferenced values and storages, renumbering in order. */
@@ -130,8 +132,8 @@ knit_status knit__strides_contiguous(knit_graph *g, uint8_t rank, const knit_dim
 bool knit__value_max_elements(const knit_graph *g, const knit_bounds *b, uint32_t id, uint64_t *out);
 /* Bytes of the whole storage under the value at the upper bounds. */
 bool knit__storage_max_bytes(const knit_graph *g, const knit_bounds *b, uint32_t storage, uint64_t *out);
-/* uses[v] = number of node inputs and outputs ports that name value v or a view of it counted at its root.
- * `uses` has value_count elements. */
+/* uses[v]: how many node inputs and output ports name v; a use of a view counts at its root too. `uses` has
+ * value_count elements. */
 void knit__count_uses(const knit_graph *g, uint32_t *uses);
 /* "f32 [tokens, 64]" */
 void knit__value_text(const knit_graph *g, uint32_t id, char *out, size_t size);
