@@ -1,0 +1,15 @@
+/* Owns the search for NaN and infinity in a tensor's bytes. Reports, changes nothing. */
+#ifndef KNIT_FORMATS_NONFINITE_H
+#define KNIT_FORMATS_NONFINITE_H
+
+#include "knit.h"
+
+typedef struct knit_nonfinite {
+	uint64_t nan, inf; /* how many: values of f32, f16 and bf16, scales of q8_0 and q4_0 */
+	uint64_t first;    /* element index of the first of either (of its block, for a scale); valid if nan + inf > 0 */
+} knit_nonfinite;
+
+/* True if there is none. i32 has none. */
+bool knit__weights_all_finite(const knit_weight_info *w, knit_nonfinite *out);
+
+#endif
