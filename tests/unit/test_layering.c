@@ -55,7 +55,7 @@ static bool word_in(const char *words, const char *word) {
 }
 
 static bool exists(const char *path) {
-	char full[1024];
+	char full[2048];
 	struct stat st;
 
 	snprintf(full, sizeof full, "%s/%s", KNIT_SOURCE_DIR, path);
@@ -84,7 +84,7 @@ static bool allowed(const char *file, const char *target) {
 }
 
 static void check_file(const char *path) {
-	char full[1024], line[1024], dir[512];
+	char full[2048], line[1024], dir[512];
 	char *slash;
 
 	snprintf(full, sizeof full, "%s/%s", KNIT_SOURCE_DIR, path);
@@ -111,7 +111,7 @@ static void check_file(const char *path) {
 }
 
 static void walk(const char *folder) {
-	char full[1024];
+	char full[2048];
 
 	snprintf(full, sizeof full, "%s/%s", KNIT_SOURCE_DIR, folder);
 	DIR *d = opendir(full);
