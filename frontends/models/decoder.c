@@ -1,0 +1,210 @@
+/* Builds the decoder with the public builder and drives one session of it. */
+#include "decoder.h"
+
+#include <string.h>
+
+/* Where the builder stands: this visit of this layer. */
+typedef struct site {
+	knit_graph *g;
+	const knit__decoder_desc *desc;
+	const knit__decoder_config *c;
+	knit_tensor seq, pos;
+	uint32_t visit, layer;
+} site;
+
+static void origin(const site *s, const char *name) {
+	knit_origin(s->g, "visit.%u.blk.%u.%s", (unsigned)s->visit, (unsigned)s->layer, name);
+}
+
+static knit_tensor weight(const site *s, knit__part part) {
+	char name[KNIT__NAME_BYTES];
+
+	knit__weight_name(s->c->names, part, s->layer, name);
+	return knit_weight(s->g, s->desc->base, "%s", name);
+}
+
+/* y = x W^T, and + alpha/rank (x A^T) B^T where this visit has a LoRA for the projection. */
+static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
+	origin(s, knit__part_name(part));
+	const knit_tensor y = knit_linear(s->g, x, weight(s, part));
+	knit_weights *store = s->desc->adapters;
+	char a[KNIT__NAME_BYTES], b[KNIT__NAME_BYTES];
+	knit_weight_info info;
+
+	if (!store || s->c->lora_rank == 0)
+		return y;
+	knit__adapter_name(s->c->lora_names, part, s->visit, 'a', a);
+	knit__adapter_name(s->c->lora_names, part, s->visit, 'b', b);
+	if (knit_weights_find(store, a, &info) != KNIT_OK)
+		return y;
+
+	const knit_tensor down = knit_linear(s->g, x, knit_adapter(s->g, store, "%s", a));
+	const knit_tensor up = knit_linear(s->g, down, knit_adapter(s->g, store, "%s", b));
+	return knit_add(s->g, y, knit_scale(s->g, up, s->c->lora_scale));
+}
+
+static knit_tensor norm(const site *s, knit_tensor x, knit__part part) {
+	origin(s, knit__part_name(part));
+	return knit_rms_norm(s->g, x, weight(s, part), s->c->rms_eps);
+}
+
+static knit_tensor heads_of(const site *s, knit_tensor x, knit__part part, int64_t heads, bool turn) {
+	const knit_tensor rows = knit_split_heads(s->g, project(s, x, part), heads);
+
+	return turn ? knit_rope(s->g, rows, s->pos, &s->c->rope) : rows;
+}
+
+/* Appends rows to this visit's slot and gives the slot. */
+static knit_tensor cached(const site *s, knit_tensor rows, const char *which) {
+	const knit_dim dims[] = {knit_n(s->desc->sequences), knit_n(s->desc->positions), knit_n(s->c->kv_heads),
+	                         knit_n(s->c->head_dim)};
+	const knit_state slot = knit_state_define(s->g, s->desc->kv, 4, dims, "%s.%u", which, (unsigned)s->visit);
+
+	knit_state_append(s->g, slot, rows, s->seq, s->pos);
+	return knit_state_read(s->g, slot);
+}
+
+static knit_tensor block(const site *s, knit_tensor x) {
+	knit_tensor n = norm(s, x, KNIT__ATTN_NORM);
+	const knit_tensor q = heads_of(s, n, KNIT__ATTN_Q, s->c->heads, true);
+	const knit_tensor k = heads_of(s, n, KNIT__ATTN_K, s->c->kv_heads, true);
+	const knit_tensor v = heads_of(s, n, KNIT__ATTN_V, s->c->kv_heads, false);
+
+	origin(s, "attention");
+	const knit_tensor keys = cached(s, k, "k"), values = cached(s, v, "v");
+	const knit_tensor y = knit_attention(s->g, q, keys, values, s->seq, s->pos, NULL);
+	x = knit_add(s->g, x, project(s, knit_merge_heads(s->g, y), KNIT__ATTN_OUTPUT));
+
+	n = norm(s, x, KNIT__FFN_NORM);
+	const knit_tensor gate = knit_silu(s->g, project(s, n, KNIT__FFN_GATE));
+	const knit_tensor up = project(s, n, KNIT__FFN_UP);
+	return knit_add(s->g, x, project(s, knit_mul(s->g, gate, up), KNIT__FFN_DOWN));
+}
+
+/* The caller's desc with defaults filled in. */
+static knit_status resolve(const knit__decoder_desc *in, knit__decoder_desc *out, knit_diag *diag) {
+	*out = *in;
+	if (!out->sequences)
+		out->sequences = 1;
+	if (!out->positions)
+		out->positions = in->config->context;
+	if (!out->max_tokens)
+		out->max_tokens = 64;
+	if (!out->max_outputs)
+		out->max_outputs = 1;
+	if (!out->kv)
+		out->kv = KNIT_F32;
+	if (out->sequences < 1 || out->positions < 1 || out->max_tokens < 1 || out->max_outputs < 1)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "decoder: sequences, positions and batch sizes must be positive");
+	if (out->positions > KNIT__MAX_CONTEXT || out->sequences > KNIT__MAX_CONTEXT)
+		return knit__fail(diag, KNIT_ERR_LIMIT, 0, "decoder: %lld sequences of %lld positions, at most %d of %d",
+		                  (long long)out->sequences, (long long)out->positions, (int)KNIT__MAX_CONTEXT,
+		                  (int)KNIT__MAX_CONTEXT);
+	return KNIT_OK;
+}
+
+knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *desc, knit_graph **out, knit_diag *diag) {
+	knit__decoder_desc full;
+	knit_status status = resolve(desc, &full, diag);
+
+	*out = NULL;
+	if (status != KNIT_OK)
+		return status;
+	site s = {.desc = &full, .c = full.config};
+	status = knit_graph_create(ctx, &s.g);
+	if (status != KNIT_OK)
+		return knit__fail(diag, status, 0, "out of memory while creating the decoder's graph");
+
+	const knit_dim tokens = knit_sym(s.g, "tokens", 1, full.max_tokens);
+	const knit_dim outputs = knit_sym(s.g, "outputs", 1, full.max_outputs);
+	const knit_tensor ids = knit_input(s.g, "ids", KNIT_I32, 1, &tokens);
+	s.seq = knit_input(s.g, "seq", KNIT_I32, 1, &tokens);
+	s.pos = knit_input(s.g, "pos", KNIT_I32, 1, &tokens);
+	const knit_tensor rows = knit_input(s.g, "out_rows", KNIT_I32, 1, &outputs);
+
+	knit_origin(s.g, "token_embd");
+	const knit_tensor embd = weight(&s, KNIT__TOKEN_EMBD);
+	knit_tensor x = knit_gather(s.g, embd, ids);
+	for (s.visit = 0; s.visit < s.c->visit_count; ++s.visit) {
+		s.layer = s.c->visits[s.visit];
+		x = block(&s, x);
+	}
+	/* Only the rows whose logits are asked for go through the head: the vocabulary is the widest matrix. */
+	knit_origin(s.g, "output_norm");
+	x = knit_rms_norm(s.g, knit_gather(s.g, x, rows), weight(&s, KNIT__OUTPUT_NORM), s.c->rms_eps);
+	knit_origin(s.g, "output");
+	knit_output(s.g, "logits", knit_linear(s.g, x, s.c->tied ? embd : weight(&s, KNIT__OUTPUT)));
+
+	status = knit_graph_status(s.g, diag);
+	if (status != KNIT_OK) {
+		knit_graph_destroy(s.g);
+		return status;
+	}
+	*out = s.g;
+	return KNIT_OK;
+}
+
+knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc, knit__decoder *out, knit_diag *diag) {
+	knit__decoder_desc full;
+	knit_graph *g = NULL;
+
+	memset(out, 0, sizeof *out);
+	knit_status status = resolve(desc, &full, diag);
+	if (status != KNIT_OK)
+		return status;
+	status = knit__decoder_graph(ctx, &full, &g, diag);
+	if (status != KNIT_OK)
+		return status;
+
+	const knit_bucket buckets[] = {{"tokens", 1, 1}, {"tokens", 2, full.max_tokens}};
+	const knit_compile_desc compile = {
+		.device = full.device,
+		.buckets = buckets,
+		.bucket_count = full.max_tokens > 1 ? 2 : 1,
+		.disable_passes = full.disable_passes,
+	};
+	status = knit_compile(g, &compile, &out->program, diag);
+	knit_graph_destroy(g);
+	if (status == KNIT_OK)
+		status = knit_session_create(out->program, &out->session, diag);
+	if (status != KNIT_OK) {
+		knit__decoder_close(out);
+		return status;
+	}
+	out->vocab = full.config->vocab;
+	out->sequences = full.sequences;
+	out->positions = full.positions;
+	out->max_tokens = full.max_tokens;
+	out->max_outputs = full.max_outputs;
+	return KNIT_OK;
+}
+
+void knit__decoder_close(knit__decoder *d) {
+	knit_session_destroy(d->session);
+	knit_program_release(d->program);
+	memset(d, 0, sizeof *d);
+}
+
+knit_status knit__decoder_step(knit__decoder *d, const int32_t *ids, const int32_t *seq, const int32_t *pos,
+                               size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag) {
+	knit_session *s = d->session;
+	knit_status status = knit_session_set(s, "tokens", (int64_t)tokens);
+
+	if (status == KNIT_OK)
+		status = knit_session_set(s, "outputs", (int64_t)outputs);
+	if (status == KNIT_OK)
+		status = knit_session_write(s, "ids", ids, tokens * sizeof *ids);
+	if (status == KNIT_OK)
+		status = knit_session_write(s, "seq", seq, tokens * sizeof *seq);
+	if (status == KNIT_OK)
+		status = knit_session_write(s, "pos", pos, tokens * sizeof *pos);
+	if (status == KNIT_OK)
+		status = knit_session_write(s, "out_rows", rows, outputs * sizeof *rows);
+	if (status == KNIT_OK)
+		status = knit_session_run(s);
+	if (status == KNIT_OK)
+		status = knit_session_read(s, "logits", logits, outputs * (size_t)d->vocab * sizeof *logits);
+	if (status != KNIT_OK && diag && diag->status == KNIT_OK)
+		knit_session_diag(s, diag);
+	return status;
+}

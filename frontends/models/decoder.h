@@ -1,0 +1,40 @@
+/* Owns the graph of llama-like decoders and one compiled instance of it: layers visited in any order, a LoRA per visit, a
+ * tied head, one KV slot per visit. Knows no file format, no text and no device. */
+#ifndef KNIT_DECODER_H
+#define KNIT_DECODER_H
+
+#include "config.h"
+
+/* Zero means default where a comment says so. */
+typedef struct knit__decoder_desc {
+	const knit__decoder_config *config;
+	knit_weights *base;
+	knit_weights *adapters;  /* NULL: no LoRA, whatever the config says */
+	int64_t sequences;       /* default 1 */
+	int64_t positions;       /* cells of each KV slot; default: the model's context */
+	int64_t max_tokens;      /* tokens in one step, at most; default 64 */
+	int64_t max_outputs;     /* logits rows in one step, at most; default 1 */
+	knit_dtype kv;           /* f32, f16 or bf16; default f32 */
+	const char *device;      /* as in knit_compile_desc */
+	const char *disable_passes;
+} knit__decoder_desc;
+
+/* Inputs ids, seq, pos i32 [tokens] and out_rows i32 [outputs]; output logits f32 [outputs, vocab] after the tokens at
+ * those rows. Symbols tokens in [1, max_tokens], outputs in [1, max_outputs]. */
+knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *desc, knit_graph **out, knit_diag *diag);
+
+typedef struct knit__decoder {
+	knit_program *program;
+	knit_session *session;
+	int64_t vocab, sequences, positions, max_tokens, max_outputs;
+} knit__decoder;
+
+/* Builds, compiles (decode and prefill buckets) and opens a session. */
+knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc, knit__decoder *out, knit_diag *diag);
+void knit__decoder_close(knit__decoder *d);
+
+/* Feeds `tokens` tokens (ids, seq, pos) and writes the logits after rows[0..outputs) of them: [outputs, vocab]. */
+knit_status knit__decoder_step(knit__decoder *d, const int32_t *ids, const int32_t *seq, const int32_t *pos,
+                               size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag);
+
+#endif
