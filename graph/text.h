@@ -10,4 +10,9 @@ knit_status knit__print_dot(const knit_graph *g, knit_text *out);
 /* FORMAT with the line number. Weights of a parsed graph have host NULL. */
 knit_status knit__parse_text(knit_context *ctx, const char *text, knit_graph **out, knit_diag *d);
 
+/* "const", "state" ...; "?" for an unknown kind. */
+const char *knit__storage_kind_name(knit_storage_kind kind);
+/* 0 if there is none of that name. */
+knit_storage_kind knit__storage_kind_parse(const char *name);
+
 #endif
