@@ -1,0 +1,46 @@
+/* Owns what the files of the CPU backend share: the device and its buffers. */
+#ifndef KNIT_CPU_H
+#define KNIT_CPU_H
+
+#include "../backend.h"
+#include "cpu_kernel.h"
+#include "cpu_pool.h"
+
+struct knit_device {
+	knit_allocator a;
+	bool default_allocator; /* then large buffers come from the system as untouched zero pages */
+	bool timing;
+	knit_cpu_isa isa;
+	knit_caps caps;
+	knit_pool *pool;
+	uint32_t threads;
+};
+
+struct knit_buffer {
+	char *data;
+	uint64_t bytes, mapped_bytes; /* mapped_bytes: of the mapping, 0 for memory of the allocator */
+	bool imported;
+};
+
+extern const knit_backend knit__cpu_backend;
+
+const char *knit__cpu_isa_name(knit_cpu_isa isa);
+/* What the processor and the operating system offer. */
+knit_cpu_isa knit__cpu_isa_found(void);
+
+/* cpu_select.c */
+knit_kernel knit__cpu_select(const knit_device *dev, const knit_node_view *node);
+uint64_t knit__cpu_scratch(const knit_device *dev, knit_kernel kernel, const knit_node_view *node);
+/* The same over any table and level, for tests. */
+knit_kernel knit__cpu_select_from(const knit_cpu_kernel *const *table, uint32_t count, knit_cpu_isa isa,
+                                  const knit_node_view *node);
+
+/* cpu_plan.c */
+knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
+                                  knit_diag *d);
+void knit__cpu_plan_destroy(knit_device *dev, knit_plan *plan);
+knit_status knit__cpu_plan_submit(knit_plan *plan, const int64_t *symbols);
+knit_status knit__cpu_plan_wait(knit_plan *plan, uint64_t timeout_ns);
+size_t knit__cpu_plan_times(const knit_plan *plan, knit_step_time *out, size_t cap);
+
+#endif

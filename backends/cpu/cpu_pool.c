@@ -1,0 +1,334 @@
+/* Owns the threads of the CPU device: publishing a job, claiming its units, the barrier between phases, sleeping and
+ * waking. Knows nothing of kernels.
+ *
+ * Nobody waits for a thread that has not come: units are claimed, so a worker that sleeps or is not scheduled simply
+ * takes none, and the caller waits only for units that are being computed. Each thread starts with a range of its own
+ * (the same weights every token, which helps its caches) and then helps with the ranges of the others.
+ *
+ * Waiting spins for a bounded time, yields a few times, then sleeps on a condition variable. With more threads than
+ * cores nothing spins. */
+#include "cpu_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#define SPIN_IDLE 2000 /* pauses, 20 to 100 microseconds: longer than the gap between two steps of a program */
+#define SPIN_BARRIER 4000
+#define YIELDS 8
+#define CHUNKS_PER_RANGE 4
+
+/* The gate word: epoch (32 bits) | open (1) | workers inside (31). A job's fields change only while the gate is closed
+ * and nobody is inside. */
+#define GATE_OPEN (UINT64_C(1) << 31)
+#define GATE_INSIDE (GATE_OPEN - 1)
+#define GATE_EPOCH(g) ((uint32_t)((g) >> 32))
+
+typedef struct claim { alignas(64) _Atomic int64_t next; } claim;
+
+typedef struct phase_state {
+	alignas(64) _Atomic int64_t done;
+	int64_t units, chunk;
+} phase_state;
+
+typedef struct worker {
+	knit_pool *pool;
+	pthread_t thread;
+	uint32_t number;
+} worker;
+
+struct knit_pool {
+	alignas(64) _Atomic uint64_t gate;
+	alignas(64) atomic_uint sleepers; /* workers asleep between jobs */
+	atomic_uint waiters;              /* threads asleep at a barrier */
+	atomic_bool stop, busy;
+	alignas(64) pthread_mutex_t lock;
+	pthread_cond_t wake, progress;
+	knit_pool_job job;
+	phase_state phase[KNIT_POOL_PHASES];
+	claim *claims; /* [phase][range] */
+	worker *workers;
+	uint32_t threads, wanted;
+	uint32_t spin_idle, spin_barrier;
+	knit_allocator a;
+};
+
+static inline void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+uint32_t knit__pool_cores(void) {
+#ifdef __linux__
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+		return (uint32_t)CPU_COUNT(&set);
+#endif
+	const long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n < 1 ? 1 : (uint32_t)n;
+}
+
+/* ---- one job ----------------------------------------------------------------------------------------------------- */
+
+static int64_t range_begin(int64_t units, uint32_t range, uint32_t ranges) {
+	/* 128 bits: units may be any positive number */
+	return (int64_t)((__int128)units * range / ranges);
+}
+
+static bool phase_done(const knit_pool *p, uint32_t phase) {
+	return atomic_load(&p->phase[phase].done) == p->phase[phase].units;
+}
+
+static bool gate_empty(const knit_pool *p) { return (atomic_load(&p->gate) & GATE_INSIDE) == 0; }
+
+static void wake_waiters(knit_pool *p) {
+	if (atomic_load(&p->waiters) == 0)
+		return;
+	pthread_mutex_lock(&p->lock);
+	pthread_cond_broadcast(&p->progress);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* phase >= 0: until all its units are done; -1: until no worker is inside. */
+static bool reached(const knit_pool *p, int phase) {
+	return phase < 0 ? gate_empty(p) : phase_done(p, (uint32_t)phase);
+}
+
+static void wait_until(knit_pool *p, int phase) {
+	for (uint32_t i = 0; i < p->spin_barrier; ++i) {
+		if (reached(p, phase))
+			return;
+		pause_briefly();
+	}
+	for (uint32_t i = 0; i < YIELDS; ++i) {
+		if (reached(p, phase))
+			return;
+		sched_yield();
+	}
+	/* `waiters` is raised before the condition is looked at again, and the finisher looks at `waiters` after making it
+	 * true (both sequentially consistent): one of the two sees the other. */
+	pthread_mutex_lock(&p->lock);
+	atomic_fetch_add(&p->waiters, 1);
+	while (!reached(p, phase))
+		pthread_cond_wait(&p->progress, &p->lock);
+	atomic_fetch_sub(&p->waiters, 1);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void work(knit_pool *p, uint32_t phase, uint32_t thread) {
+	phase_state *const s = &p->phase[phase];
+	claim *const claims = p->claims + (size_t)phase * p->threads;
+	int64_t did = 0;
+
+	for (uint32_t i = 0; i < p->threads; ++i) {
+		const uint32_t range = thread + i < p->threads ? thread + i : thread + i - p->threads;
+		const int64_t end = range_begin(s->units, range + 1, p->threads);
+
+		while (atomic_load_explicit(&claims[range].next, memory_order_relaxed) < end) {
+			const int64_t begin = atomic_fetch_add_explicit(&claims[range].next, s->chunk, memory_order_relaxed);
+			if (begin >= end)
+				break;
+			const int64_t stop = end - begin < s->chunk ? end : begin + s->chunk;
+			p->job.run(p->job.arg, phase, begin, stop, thread);
+			did += stop - begin;
+		}
+	}
+	if (did && atomic_fetch_add(&s->done, did) + did == s->units)
+		wake_waiters(p);
+}
+
+static void run_phases(knit_pool *p, uint32_t thread) {
+	const uint32_t phases = p->job.phases;
+
+	for (uint32_t i = 0; i < phases; ++i) {
+		work(p, i, thread);
+		if (i + 1 < phases)
+			wait_until(p, (int)i);
+	}
+}
+
+/* ---- workers ----------------------------------------------------------------------------------------------------- */
+
+/* Waits for a job later than `seen`. False when the pool stops. */
+static bool wait_for_job(knit_pool *p, uint32_t seen) {
+	for (uint32_t i = 0; i < p->spin_idle; ++i) {
+		if (GATE_EPOCH(atomic_load_explicit(&p->gate, memory_order_relaxed)) != seen)
+			return true;
+		if (atomic_load_explicit(&p->stop, memory_order_relaxed))
+			return false;
+		pause_briefly();
+	}
+	pthread_mutex_lock(&p->lock);
+	atomic_fetch_add(&p->sleepers, 1);
+	while (!atomic_load(&p->stop) && GATE_EPOCH(atomic_load(&p->gate)) == seen)
+		pthread_cond_wait(&p->wake, &p->lock);
+	atomic_fetch_sub(&p->sleepers, 1);
+	pthread_mutex_unlock(&p->lock);
+	return !atomic_load(&p->stop);
+}
+
+/* False if the gate closed before this worker was inside. *seen: the job that it now knows. */
+static bool enter(knit_pool *p, uint32_t *seen) {
+	uint64_t gate = atomic_load(&p->gate);
+
+	do {
+		*seen = GATE_EPOCH(gate);
+		if (!(gate & GATE_OPEN))
+			return false;
+	} while (!atomic_compare_exchange_weak(&p->gate, &gate, gate + 1));
+	return true;
+}
+
+static void leave(knit_pool *p) {
+	const uint64_t before = atomic_fetch_sub(&p->gate, 1);
+
+	if ((before & GATE_INSIDE) == 1)
+		wake_waiters(p);
+}
+
+static void *worker_main(void *arg) {
+	const worker *const w = arg;
+	knit_pool *const p = w->pool;
+	uint32_t seen = 0;
+
+	while (wait_for_job(p, seen)) {
+		if (!enter(p, &seen))
+			continue;
+		run_phases(p, w->number);
+		leave(p);
+	}
+	return NULL;
+}
+
+/* ---- callers ----------------------------------------------------------------------------------------------------- */
+
+void knit__pool_run_alone(const knit_pool_job *job) {
+	for (uint32_t i = 0; i < job->phases; ++i) {
+		if (job->units[i] > 0)
+			job->run(job->arg, i, 0, job->units[i], 0);
+	}
+}
+
+static void publish(knit_pool *p, const knit_pool_job *job) {
+	p->job = *job;
+	for (uint32_t i = 0; i < job->phases; ++i) {
+		const int64_t units = job->units[i] > 0 ? job->units[i] : 0;
+		const int64_t chunk = units / ((int64_t)p->threads * CHUNKS_PER_RANGE);
+
+		p->phase[i].units = units;
+		p->phase[i].chunk = chunk > 0 ? chunk : 1;
+		atomic_store_explicit(&p->phase[i].done, 0, memory_order_relaxed);
+		for (uint32_t r = 0; r < p->threads; ++r)
+			atomic_store_explicit(&p->claims[(size_t)i * p->threads + r].next, range_begin(units, r, p->threads),
+			                      memory_order_relaxed);
+	}
+	const uint64_t epoch = (uint64_t)GATE_EPOCH(atomic_load_explicit(&p->gate, memory_order_relaxed)) + 1;
+	atomic_store(&p->gate, (epoch << 32) | GATE_OPEN);
+	if (atomic_load(&p->sleepers) == 0)
+		return;
+	pthread_mutex_lock(&p->lock);
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void knit__pool_run(knit_pool *p, const knit_pool_job *job) {
+	if (p->threads == 1 || atomic_exchange_explicit(&p->busy, true, memory_order_acquire)) {
+		knit__pool_run_alone(job);
+		return;
+	}
+	publish(p, job);
+	run_phases(p, 0);
+	if (job->phases > 0)
+		wait_until(p, (int)job->phases - 1);
+	atomic_fetch_and(&p->gate, ~GATE_OPEN);
+	wait_until(p, -1);
+	atomic_store_explicit(&p->busy, false, memory_order_release);
+}
+
+uint32_t knit__pool_threads(const knit_pool *p) { return p->threads; }
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+static void pool_free(knit_pool *p) {
+	const knit_allocator a = p->a;
+
+	knit__free(&a, p->claims, (size_t)p->wanted * KNIT_POOL_PHASES * sizeof *p->claims);
+	knit__free(&a, p->workers, (size_t)p->wanted * sizeof *p->workers);
+	knit__free(&a, p, sizeof *p);
+}
+
+/* Starts workers 1 .. wanted - 1; fewer where the system says no. None of them looks at `threads` before the first
+ * job, which is published after this. */
+static uint32_t start_workers(knit_pool *p) {
+	sigset_t all, before;
+	uint32_t i = 1;
+
+	/* Signals belong to the program's own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (; i < p->wanted; ++i) {
+		p->workers[i] = (worker){.pool = p, .number = i};
+		if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0)
+			break;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return i;
+}
+
+knit_status knit__pool_create(const knit_allocator *a, uint32_t threads, knit_pool **out, knit_diag *d) {
+	const uint32_t cores = knit__pool_cores();
+
+	*out = NULL;
+	if (threads > KNIT_POOL_MAX_THREADS)
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%u CPU threads asked for: use 1 to %d, or 0 for one per core", threads,
+		                  KNIT_POOL_MAX_THREADS);
+	if (threads == 0)
+		threads = cores < KNIT_POOL_MAX_THREADS ? cores : KNIT_POOL_MAX_THREADS;
+
+	knit_pool *p = knit__alloc_zero(a, sizeof *p);
+	if (!p)
+		return knit__fail_memory(d, "the thread pool", sizeof *p);
+	p->a = *a;
+	p->wanted = threads;
+	p->claims = knit__alloc_array(a, (size_t)threads * KNIT_POOL_PHASES, sizeof *p->claims);
+	p->workers = knit__alloc_array(a, threads, sizeof *p->workers);
+	if (!p->claims || !p->workers) {
+		pool_free(p);
+		return knit__fail_memory(d, "the thread pool", (uint64_t)threads * sizeof(claim));
+	}
+	atomic_init(&p->gate, 0);
+	atomic_init(&p->sleepers, 0);
+	atomic_init(&p->waiters, 0);
+	atomic_init(&p->stop, false);
+	atomic_init(&p->busy, false);
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->wake, NULL);
+	pthread_cond_init(&p->progress, NULL);
+	p->spin_idle = threads <= cores ? SPIN_IDLE : 0;
+	p->spin_barrier = threads <= cores ? SPIN_BARRIER : 0;
+	p->threads = start_workers(p);
+	*out = p;
+	return KNIT_OK;
+}
+
+void knit__pool_destroy(knit_pool *p) {
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	atomic_store(&p->stop, true);
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&p->lock);
+	for (uint32_t i = 1; i < p->threads; ++i)
+		pthread_join(p->workers[i].thread, NULL);
+	pthread_cond_destroy(&p->wake);
+	pthread_cond_destroy(&p->progress);
+	pthread_mutex_destroy(&p->lock);
+	pool_free(p);
+}

@@ -1,0 +1,50 @@
+/* Owns opened devices and the weight buffers on them: what all programs of one context share. Knows no op and no
+ * program. */
+#ifndef KNIT_DEVICE_H
+#define KNIT_DEVICE_H
+
+#include "../graph/context.h"
+#include "backend.h"
+
+#include <pthread.h>
+
+/* One buffer per distinct weight storage (host pointer and bytes) of a device. */
+typedef struct knit_weight_buffer {
+	const void *host;
+	uint64_t bytes;
+	knit_buffer *buffer;
+	uint32_t refs; /* programs' uses; under the device's lock */
+	bool copied;   /* a second copy beside the host's bytes */
+} knit_weight_buffer;
+
+typedef struct knit_opened knit_opened;
+struct knit_opened {
+	knit_context *ctx; /* not retained: the context owns this */
+	const knit_backend *backend; /* what to call with dev; the guard's table where the guard is on */
+	const knit_backend *identity; /* the table it was opened by */
+	knit_device *dev;
+	uint32_t index;
+	char id[32];
+	knit_target target; /* device: this */
+	pthread_mutex_t lock; /* of the weights */
+	knit_weight_buffer **weights;
+	uint32_t weight_count, weight_cap;
+	knit_opened *next;
+};
+
+/* By id ("cpu", "cpu:0", "null"); NULL or "": the first available. Opened once per context and kept until the context
+ * goes. NOT_FOUND with the ids there are; otherwise what the backend says. */
+knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d);
+/* A device of a table that is not in the registry (tests, and the way by which the above opens its own). */
+knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
+                                      knit_opened **out, knit_diag *d);
+
+/* The buffer of a weight: the host's bytes in place where the device can, a copy otherwise. The host's bytes must stay
+ * until the release. host NULL: a zeroed buffer of its own. */
+knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t bytes, const char *name,
+                                 knit_weight_buffer **out, knit_diag *d);
+void knit__weight_release(knit_opened *o, knit_weight_buffer *w);
+/* Whether the device would read the host's bytes in place. */
+bool knit__weight_in_place(const knit_opened *o, const void *host);
+
+#endif

@@ -1,0 +1,242 @@
+/* Owns the list of backends and the devices that a context has opened. Knows no program. */
+#include "cpu/cpu.h"
+#include "device.h"
+#include "guard.h"
+#include "null/null.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_DEVICES 16 /* looked at per backend */
+
+/* "Best" is the first available one. */
+static const knit_backend *const backends[] = {&knit__cpu_backend, &knit__null_backend};
+
+const knit_backend *knit__backend_at(size_t index) {
+	return index < sizeof backends / sizeof backends[0] ? backends[index] : NULL;
+}
+
+knit_status knit_devices(knit_context *ctx, knit_device_info *out, size_t cap, size_t *count) {
+	const knit_backend *b;
+
+	if (!ctx || !count || (cap && !out))
+		return KNIT_ERR_ARGUMENT;
+	*count = 0;
+	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
+		const size_t room = *count < cap ? cap - *count : 0;
+		size_t n = 0;
+		const knit_status status = b->enumerate(&ctx->desc, room ? out + *count : NULL, room, &n);
+		if (status != KNIT_OK)
+			return status;
+		*count += n;
+	}
+	return KNIT_OK;
+}
+
+/* ---- what a context shares --------------------------------------------------------------------------------------- */
+
+typedef struct shared {
+	pthread_mutex_t lock;
+	knit_opened *first;
+} shared;
+
+static void opened_close(knit_opened *o) {
+	const knit_allocator *const a = &o->ctx->a;
+
+	/* Programs release their weights and retain the context, so nothing is left here unless a program leaked. */
+	for (uint32_t i = 0; i < o->weight_count; ++i) {
+		o->backend->buffer_destroy(o->dev, o->weights[i]->buffer);
+		knit__free(a, o->weights[i], sizeof *o->weights[i]);
+	}
+	knit__free(a, o->weights, (size_t)o->weight_cap * sizeof *o->weights);
+	o->backend->close(o->dev);
+	pthread_mutex_destroy(&o->lock);
+	knit__free(a, o, sizeof *o);
+}
+
+static void shared_close(knit_context *ctx, void *p) {
+	shared *const s = p;
+
+	while (s->first) {
+		knit_opened *const o = s->first;
+		s->first = o->next;
+		opened_close(o);
+	}
+	pthread_mutex_destroy(&s->lock);
+	knit__free(&ctx->a, s, sizeof *s);
+}
+
+static shared *shared_get(knit_context *ctx) {
+	knit__context_lock(ctx);
+	shared *s = atomic_load(&ctx->shared);
+	if (!s) {
+		s = knit__alloc_zero(&ctx->a, sizeof *s);
+		if (s) {
+			pthread_mutex_init(&s->lock, NULL);
+			ctx->shared_close = shared_close;
+			atomic_store(&ctx->shared, s);
+		}
+	}
+	knit__context_unlock(ctx);
+	return s;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static knit_kernel target_select(const void *device, const knit_node_view *node) {
+	const knit_opened *const o = device;
+
+	return o->backend->select(o->dev, node);
+}
+
+static uint64_t target_scratch(const void *device, knit_kernel kernel, const knit_node_view *node) {
+	const knit_opened *const o = device;
+
+	return o->backend->scratch(o->dev, kernel, node);
+}
+
+static bool guard_wanted(void) {
+	const char *const text = getenv("KNIT_GUARD");
+
+	if (text && *text)
+		return strcmp(text, "0") != 0;
+#ifdef NDEBUG
+	return false;
+#else
+	return true;
+#endif
+}
+
+static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint32_t index, knit_opened **out,
+                            knit_diag *d) {
+	knit_device_info infos[MAX_DEVICES] = {0};
+	size_t count = 0;
+
+	if (backend->abi != KNIT_BACKEND_ABI)
+		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "backend %s was built for interface %u, this is %u", backend->name,
+		                  backend->abi, KNIT_BACKEND_ABI);
+	knit_opened *const o = knit__alloc_zero(&ctx->a, sizeof *o);
+	if (!o)
+		return knit__fail_memory(d, "a device", sizeof *o);
+	o->ctx = ctx;
+	o->identity = backend;
+	o->index = index;
+	o->backend = guard_wanted() ? &knit__guard_backend : backend;
+
+	const knit_status status = guard_wanted() ? knit__guard_open(backend, index, &ctx->desc, &o->dev, d)
+	                                          : backend->open(index, &ctx->desc, &o->dev, d);
+	if (status != KNIT_OK) {
+		knit__free(&ctx->a, o, sizeof *o);
+		return knit__fail(d, status, 0, "device %s:%u did not open: %s", backend->name, index, knit_status_name(status));
+	}
+	if (backend->enumerate(&ctx->desc, infos, MAX_DEVICES, &count) == KNIT_OK && index < count && index < MAX_DEVICES)
+		memcpy(o->id, infos[index].id, sizeof o->id);
+	else
+		snprintf(o->id, sizeof o->id, "%s", backend->name);
+	const knit_caps *const caps = o->backend->caps(o->dev);
+	o->target = (knit_target){.device = o,
+	                          .select = target_select,
+	                          .scratch = target_scratch,
+	                          .buffer_align = caps->buffer_align,
+	                          .max_buffer = caps->max_buffer};
+	pthread_mutex_init(&o->lock, NULL);
+	*out = o;
+	return KNIT_OK;
+}
+
+knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
+                                      knit_opened **out, knit_diag *d) {
+	*out = NULL;
+	shared *const s = shared_get(ctx);
+	if (!s)
+		return knit__fail_memory(d, "the device list", sizeof *s);
+
+	knit_status status = KNIT_OK;
+	pthread_mutex_lock(&s->lock);
+	knit_opened *o = s->first;
+	while (o && (o->identity != backend || o->index != index))
+		o = o->next;
+	if (!o) {
+		status = open_new(ctx, backend, index, &o, d);
+		if (status == KNIT_OK) {
+			o->next = s->first;
+			s->first = o;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	*out = o;
+	return status;
+}
+
+static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *d) {
+	knit_device_info infos[MAX_DEVICES];
+	char known[160] = "";
+	size_t used = 0, n = 0;
+
+	if (knit_devices(ctx, infos, MAX_DEVICES, &n) == KNIT_OK) {
+		for (size_t i = 0; i < n && i < MAX_DEVICES && used < sizeof known; ++i)
+			used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", infos[i].id);
+	}
+	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device \"%.32s\": use one of %s", id, known);
+}
+
+/* "name" or "name:index" of this backend; false if it is neither. */
+static bool id_matches(const knit_backend *b, const char *id, uint32_t *index) {
+	const size_t n = strlen(b->name);
+
+	*index = 0;
+	if (strncmp(id, b->name, n) != 0)
+		return false;
+	if (id[n] == '\0')
+		return true;
+	if (id[n] != ':' || id[n + 1] == '\0')
+		return false;
+	for (const char *p = id + n + 1; *p; ++p) {
+		if (*p < '0' || *p > '9' || *index >= MAX_DEVICES)
+			return false;
+		*index = *index * 10 + (uint32_t)(*p - '0');
+	}
+	return true;
+}
+
+static knit_status open_best(knit_context *ctx, knit_opened **out, knit_diag *d) {
+	const knit_backend *b;
+
+	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
+		knit_device_info infos[MAX_DEVICES] = {0};
+		size_t n = 0;
+		if (b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK)
+			continue;
+		/* null computes nothing: nobody who asks for the best means it. */
+		for (uint32_t k = 0; b != &knit__null_backend && k < n && k < MAX_DEVICES; ++k) {
+			if (infos[k].available)
+				return knit__device_open_backend(ctx, b, k, out, d);
+			knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available: %s: %.160s", infos[k].id, infos[k].detail);
+		}
+	}
+	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available");
+}
+
+knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d) {
+	const knit_backend *b;
+	uint32_t index;
+
+	*out = NULL;
+	if (!id || !*id) {
+		knit_diag why = {0};
+		const knit_status status = open_best(ctx, out, &why);
+		return status == KNIT_OK ? status : knit__fail(d, status, why.node, "%s", why.text);
+	}
+	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
+		knit_device_info infos[MAX_DEVICES] = {0};
+		size_t n = 0;
+		if (!id_matches(b, id, &index) || b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK || index >= n)
+			continue;
+		if (index < MAX_DEVICES && !infos[index].available)
+			return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %s is not available: %.180s", infos[index].id,
+			                  infos[index].detail);
+		return knit__device_open_backend(ctx, b, index, out, d);
+	}
+	return fail_not_found(ctx, id, d);
+}
