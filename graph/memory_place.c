@@ -1,20 +1,20 @@
 /* Owns the placement of bare blocks (bytes, lifetime) at offsets of one arena. Refuses to know what the blocks hold.
  *
- * Three stages, each only lowering the peak, each skipped once the peak meets the lower bound:
- *   1. greedy: the blocks in several fixed orders, each put into the best gap among the blocks alive with it;
- *   2. local search: blocks at the peak are moved earlier in the best order, under a fixed budget of work;
- * and a stage that searches exactly would follow as the third, from the same `placer` and its `best`.
+ * Stages, each only lowering the peak, the rest skipped once the peak meets the lower bound:
+ *   1. place_in_order: the blocks in several fixed orders, each put into the best gap among the blocks alive with it;
+ *   2. place_skyline: always the block that can lie lowest, several orders deciding among equals;
+ *   3. search_locally: the second again with blocks at the top pulled forward, under a fixed budget of work.
+ * An exact search belongs behind them: it needs the same `placer`, starts from its `best` and tightens it.
  * Everything is deterministic: budgets count looked-at blocks, never time. */
 #include "memory_plan.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define UNPLACED UINT64_MAX
-/* Looked-at blocks that the local search may spend: some 10 ms. */
-#define SEARCH_BUDGET UINT64_C(6000000)
-/* Lists of neighbours are kept where they are short: on average below 1/16 of all blocks. */
-#define SPARSE_SHARE 16
+/* Looked-at blocks that the local search may spend: some 25 ms. */
+#define SEARCH_BUDGET UINT64_C(12000000)
+/* Sums of sizes stay below it, so that offsets and biases fit in int64_t together. */
+#define MAX_BYTES (UINT64_C(1) << 60)
 
 /* Which gap a block takes: the one that it fills best, or the lowest one. */
 typedef enum gap_rule { GAP_BEST, GAP_FIRST, GAP_RULES } gap_rule;
@@ -25,14 +25,16 @@ typedef enum block_order {
 	ORDER_AREA, /* size x lifetime */
 	ORDER_LIFETIME,
 	ORDER_PRESSURE, /* bytes alive at the fullest step of the lifetime */
-	ORDER_PRESSURE_AREA,
+	ORDER_PRESSURE_LIFETIME,
 	ORDER_START, /* ascending: the order of execution */
 	ORDER_END,   /* descending: execution run backwards */
 	ORDER_COUNT
 } block_order;
 
 typedef struct sort_key { uint64_t major, minor; uint32_t block; } sort_key;
-typedef struct taken { uint64_t begin, end; uint32_t first, last, block; } taken;
+/* A block not yet placed by place_skyline; key: the lowest offset it can have, less its bias. */
+typedef struct waiting { int64_t key, bias; uint32_t first, last, block; } waiting;
+typedef struct taken { uint64_t begin, end; uint32_t first, last; } taken;
 
 typedef struct placer {
 	const knit_allocator *a;
@@ -41,19 +43,16 @@ typedef struct placer {
 	uint64_t *size;     /* aligned */
 	uint64_t *pressure; /* bytes alive at the fullest step of a block's lifetime */
 	uint64_t lower_bound, size_sum;
-	uint32_t *neighbour, *neighbour_begin; /* blocks alive with block i: [begin[i], begin[i + 1]); NULL: not listed */
-	uint64_t neighbour_count;
 	sort_key *keys;
-	taken *line;  /* where neighbours are not listed: all placed blocks by offset */
-	taken *among; /* the placed blocks alive with the one being placed, by offset */
+	taken *line; /* the blocks placed so far, by offset */
 	uint32_t line_count;
-	uint32_t *order, *rank; /* rank[order[i]] == i */
+	waiting *waiting;
+	int64_t *bias; /* bytes by which place_skyline prefers a block */
+	uint32_t *order;
 	uint64_t *offset;
 	uint64_t work;
-	uint32_t *best_order;
 	uint64_t *best_offset;
 	uint64_t best_peak;
-	gap_rule best_rule;
 } placer;
 
 static bool alive_together(const knit_block *x, const knit_block *y) {
@@ -103,11 +102,8 @@ static knit_status measure(placer *p, knit_diag *d) {
 		const uint32_t block = starts[i].block;
 
 		/* Of blocks that start together the last one sees the full load. */
-		for (uint32_t k = i; k < p->count && starts[k].major <= p->blocks[block].last; ++k) {
-			if (load[k] > p->pressure[block])
-				p->pressure[block] = load[k];
-			p->neighbour_count += k != i ? 2 : 0;
-		}
+		for (uint32_t k = i; k < p->count && starts[k].major <= p->blocks[block].last; ++k)
+			p->pressure[block] = load[k] > p->pressure[block] ? load[k] : p->pressure[block];
 	}
 
 done:
@@ -116,82 +112,36 @@ done:
 	return status;
 }
 
-/* Lists for every block the blocks alive with it; p->keys still holds the blocks by start. */
-static knit_status list_neighbours(placer *p, knit_diag *d) {
-	uint32_t *fill = NULL;
-
-	if (p->neighbour_count > UINT32_MAX || p->neighbour_count * SPARSE_SHARE > (uint64_t)p->count * p->count)
-		return KNIT_OK;
-
-	p->neighbour_begin = knit__alloc_array(p->a, (size_t)p->count + 1, sizeof *p->neighbour_begin);
-	p->neighbour = knit__alloc_array(p->a, (size_t)p->neighbour_count, sizeof *p->neighbour);
-	fill = knit__alloc_array(p->a, p->count, sizeof *fill);
-	if (!p->neighbour_begin || !p->neighbour || !fill) {
-		knit__free(p->a, fill, (size_t)p->count * sizeof *fill);
-		return knit__fail_memory(d, "memory plan", p->neighbour_count * sizeof *p->neighbour);
-	}
-
-	/* Twice over the same pairs: first to count, then to fill in. */
-	for (int filling = 0; filling < 2; ++filling) {
-		for (uint32_t i = 0; i < p->count; ++i) {
-			const uint32_t x = p->keys[i].block;
-
-			for (uint32_t k = i + 1; k < p->count && p->keys[k].major <= p->blocks[x].last; ++k) {
-				const uint32_t y = p->keys[k].block;
-
-				if (filling) {
-					p->neighbour[fill[x]++] = y;
-					p->neighbour[fill[y]++] = x;
-				} else {
-					++p->neighbour_begin[x + 1];
-					++p->neighbour_begin[y + 1];
-				}
-			}
-		}
-		for (uint32_t i = 0; i < p->count && !filling; ++i) {
-			p->neighbour_begin[i + 1] += p->neighbour_begin[i];
-			fill[i] = p->neighbour_begin[i];
-		}
-	}
-	knit__free(p->a, fill, (size_t)p->count * sizeof *fill);
-	return KNIT_OK;
-}
-
 static void close_placer(placer *p) {
 	const size_t n = p->count;
 
 	knit__free(p->a, p->size, n * sizeof *p->size);
 	knit__free(p->a, p->pressure, n * sizeof *p->pressure);
-	knit__free(p->a, p->neighbour, (size_t)p->neighbour_count * sizeof *p->neighbour);
-	knit__free(p->a, p->neighbour_begin, (n + 1) * sizeof *p->neighbour_begin);
 	knit__free(p->a, p->keys, n * sizeof *p->keys);
 	knit__free(p->a, p->line, n * sizeof *p->line);
-	knit__free(p->a, p->among, (n + 1) * sizeof *p->among);
 	knit__free(p->a, p->order, n * sizeof *p->order);
-	knit__free(p->a, p->rank, n * sizeof *p->rank);
 	knit__free(p->a, p->offset, n * sizeof *p->offset);
-	knit__free(p->a, p->best_order, n * sizeof *p->best_order);
 	knit__free(p->a, p->best_offset, n * sizeof *p->best_offset);
+	knit__free(p->a, p->waiting, n * sizeof *p->waiting);
+	knit__free(p->a, p->bias, n * sizeof *p->bias);
 }
 
 /* What it allocated before a failure is for close_placer. */
 static knit_status open_placer(placer *p, uint64_t align, knit_diag *d) {
 	const uint32_t n = p->count;
-	knit_status status;
 
 	p->best_peak = UINT64_MAX;
 	p->size = knit__alloc_array(p->a, n, sizeof *p->size);
 	p->pressure = knit__alloc_array(p->a, n, sizeof *p->pressure);
 	p->keys = knit__alloc_array(p->a, n, sizeof *p->keys);
 	p->line = knit__alloc_array(p->a, n, sizeof *p->line);
-	p->among = knit__alloc_array(p->a, (size_t)n + 1, sizeof *p->among);
 	p->order = knit__alloc_array(p->a, n, sizeof *p->order);
-	p->rank = knit__alloc_array(p->a, n, sizeof *p->rank);
 	p->offset = knit__alloc_array(p->a, n, sizeof *p->offset);
-	p->best_order = knit__alloc_array(p->a, n, sizeof *p->best_order);
 	p->best_offset = knit__alloc_array(p->a, n, sizeof *p->best_offset);
-	if (!p->size || !p->pressure || !p->keys || !p->line || !p->among || !p->order || !p->rank || !p->offset ||
-	    !p->best_order || !p->best_offset)
+	p->waiting = knit__alloc_array(p->a, n, sizeof *p->waiting);
+	p->bias = knit__alloc_array(p->a, n, sizeof *p->bias);
+	if (!p->size || !p->pressure || !p->keys || !p->line || !p->order || !p->offset || !p->best_offset ||
+	    !p->waiting || !p->bias)
 		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *p->line);
 
 	for (uint32_t i = 0; i < n; ++i) {
@@ -199,67 +149,34 @@ static knit_status open_placer(placer *p, uint64_t align, knit_diag *d) {
 			return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "memory plan: block %u lives from step %u to step %u", i,
 			                  p->blocks[i].first, p->blocks[i].last);
 		if (!knit__align_u64(p->blocks[i].bytes, align, &p->size[i]) ||
-		    !knit__add_u64(p->size_sum, p->size[i], &p->size_sum))
-			return knit__fail(d, KNIT_ERR_LIMIT, 0, "memory plan: the sizes of %u blocks exceed 64 bits", n);
+		    !knit__add_u64(p->size_sum, p->size[i], &p->size_sum) || p->size_sum > MAX_BYTES)
+			return knit__fail(d, KNIT_ERR_LIMIT, 0, "memory plan: the sizes of %u blocks exceed 2^60 bytes", n);
 	}
 
-	status = measure(p, d);
-	return status != KNIT_OK ? status : list_neighbours(p, d);
+	return measure(p, d);
 }
 
 /* ---- placing ------------------------------------------------------------------------------------------------------ */
 
-/* Collects in p->among the placed blocks alive with `block`, by offset. */
-static uint32_t collect(placer *p, uint32_t block) {
+static uint64_t find_gap(const placer *p, uint32_t block, gap_rule rule) {
 	const knit_block *b = &p->blocks[block];
-	taken *among = p->among;
-	uint32_t n = 0;
+	const uint64_t size = p->size[block];
+	uint64_t top = 0, smallest = UINT64_MAX, at = UINT64_MAX;
 
-	if (!p->neighbour) {
-		/* Written unconditionally, kept conditionally: the branch would be a coin toss. `among` has room for one more. */
-		for (uint32_t i = 0; i < p->line_count; ++i) {
-			among[n] = p->line[i];
-			n += (p->line[i].first <= b->last) & (b->first <= p->line[i].last);
-		}
-		p->work += p->line_count;
-		return n;
-	}
+	for (uint32_t i = 0; i < p->line_count; ++i) {
+		const taken *t = &p->line[i];
 
-	for (uint32_t i = p->neighbour_begin[block]; i < p->neighbour_begin[block + 1]; ++i) {
-		const uint32_t other = p->neighbour[i];
-		const uint64_t begin = p->offset[other];
-		uint32_t at = n;
-
-		if (begin == UNPLACED || p->size[other] == 0)
+		if (t->first > b->last || b->first > t->last)
 			continue;
-		for (; at > 0 && among[at - 1].begin > begin; --at)
-			among[at] = among[at - 1];
-		p->work += n++ - at;
-		among[at].begin = begin;
-		among[at].end = begin + p->size[other];
-	}
-	p->work += 1 + p->neighbour_begin[block + 1] - p->neighbour_begin[block];
-	return n;
-}
-
-static uint64_t find_gap(const taken *among, uint32_t count, uint64_t size, gap_rule rule) {
-	uint64_t top = 0, smallest = UINT64_MAX, at = UNPLACED;
-
-	for (uint32_t i = 0; i < count; ++i) {
-		if (among[i].begin > top) {
-			const uint64_t gap = among[i].begin - top;
-
-			if (gap >= size && gap < smallest) {
-				smallest = gap;
-				at = top;
-				if (rule == GAP_FIRST || gap == size)
-					return at;
-			}
+		if (t->begin > top && t->begin - top >= size && t->begin - top < smallest) {
+			smallest = t->begin - top;
+			at = top;
+			if (rule == GAP_FIRST || smallest == size)
+				return at;
 		}
-		if (among[i].end > top)
-			top = among[i].end;
+		top = t->end > top ? t->end : top;
 	}
-	return at != UNPLACED ? at : top;
+	return at != UINT64_MAX ? at : top;
 }
 
 static void line_insert(placer *p, uint32_t block, uint64_t begin) {
@@ -275,56 +192,95 @@ static void line_insert(placer *p, uint32_t block, uint64_t begin) {
 			hi = mid;
 	}
 	memmove(&p->line[lo + 1], &p->line[lo], (p->line_count - lo) * sizeof *p->line);
-	p->line[lo] = (taken){begin, begin + p->size[block], b->first, b->last, block};
+	p->line[lo] = (taken){begin, begin + p->size[block], b->first, b->last};
 	++p->line_count;
 }
 
-/* Places p->order from position `from` on; what stands before it stays where it is. Gives up, returning false, once
- * the peak would exceed `limit`. */
-static bool place_from(placer *p, uint32_t from, gap_rule rule, uint64_t limit, uint64_t *peak) {
-	uint32_t kept = 0;
-
+/* Gives up, returning false, once the peak reaches that of the best plan. */
+static bool place_in_order(placer *p, gap_rule rule, uint64_t *peak) {
 	*peak = 0;
-	for (uint32_t i = 0; i < from; ++i) {
-		const uint64_t end = p->offset[p->order[i]] + p->size[p->order[i]];
-
-		*peak = end > *peak ? end : *peak;
-	}
-	for (uint32_t i = from; i < p->count; ++i)
-		p->offset[p->order[i]] = UNPLACED;
-	for (uint32_t i = 0; i < p->line_count; ++i) {
-		if (p->rank[p->line[i].block] < from)
-			p->line[kept++] = p->line[i];
-	}
-	p->line_count = kept;
-
-	for (uint32_t i = from; i < p->count; ++i) {
+	p->line_count = 0;
+	for (uint32_t i = 0; i < p->count; ++i) {
 		const uint32_t block = p->order[i];
 		const uint64_t size = p->size[block];
 		uint64_t at = 0;
 
 		if (size != 0) {
-			at = find_gap(p->among, collect(p, block), size, rule);
-			if (!p->neighbour)
-				line_insert(p, block, at);
+			at = find_gap(p, block, rule);
+			line_insert(p, block, at);
 		}
 		p->offset[block] = at;
 		if (at + size > *peak)
 			*peak = at + size;
-		if (*peak > limit)
+		if (*peak >= p->best_peak)
 			return false;
 	}
 	return true;
 }
 
-static void keep_best(placer *p, gap_rule rule, uint64_t peak) {
+/* `now` ends at `end`: moves list[from .. to) down by `shift` entries, raising the keys of what is alive with it. Returns
+ * where the lowest key of them and of list[lowest] lies. */
+static uint32_t raise_keys(waiting *list, uint32_t from, uint32_t to, uint32_t shift, const waiting *now, uint64_t end,
+                           uint32_t lowest) {
+	int64_t lowest_key = lowest < from ? list[lowest].key : INT64_MAX;
+
+	for (uint32_t i = from; i < to; ++i) {
+		waiting w = list[i];
+		const int64_t raised = (int64_t)end - w.bias;
+
+		if (w.first <= now->last && now->first <= w.last && raised > w.key)
+			w.key = raised;
+		if (w.key < lowest_key) {
+			lowest_key = w.key;
+			lowest = i - shift;
+		}
+		list[i - shift] = w;
+	}
+	return lowest;
+}
+
+/* Places the block with the lowest key, time and again; among equals the one earlier in p->order. Gives up, returning
+ * false, once the peak exceeds `limit`. */
+static bool place_skyline(placer *p, uint64_t limit, uint64_t *peak) {
+	waiting *list = p->waiting;
+	uint32_t n = 0, pick = 0;
+
+	*peak = 0;
+	for (uint32_t i = 0; i < p->count; ++i) {
+		const uint32_t block = p->order[i];
+		const int64_t bias = p->bias[block];
+
+		p->offset[block] = 0;
+		if (p->size[block] == 0)
+			continue;
+		list[n] = (waiting){-bias, bias, p->blocks[block].first, p->blocks[block].last, block};
+		pick = list[n].key < list[pick].key ? n : pick;
+		++n;
+	}
+
+	for (; n > 0; --n) {
+		const waiting now = list[pick];
+		const uint64_t at = (uint64_t)(now.key + now.bias), end = at + p->size[now.block];
+		uint32_t lowest;
+
+		p->offset[now.block] = at;
+		*peak = end > *peak ? end : *peak;
+		if (*peak > limit)
+			return false;
+
+		p->work += n;
+		lowest = raise_keys(list, 0, pick, 0, &now, end, UINT32_MAX);
+		pick = raise_keys(list, pick + 1, n, 1, &now, end, lowest);
+	}
+	return true;
+}
+
+static void keep_best(placer *p, uint64_t peak) {
 	p->best_peak = peak;
-	p->best_rule = rule;
-	memcpy(p->best_order, p->order, p->count * sizeof *p->order);
 	memcpy(p->best_offset, p->offset, p->count * sizeof *p->offset);
 }
 
-/* ---- stage 1: fixed orders ------------------------------------------------------------------------------------------ */
+/* ---- fixed orders ------------------------------------------------------------------------------------------------- */
 
 static uint64_t product(uint64_t x, uint64_t y) {
 	uint64_t out = UINT64_MAX; /* only an order hangs on it: saturating is enough */
@@ -353,9 +309,9 @@ static void sort_blocks(placer *p, block_order order) {
 		case ORDER_PRESSURE:
 			major = p->pressure[i];
 			break;
-		case ORDER_PRESSURE_AREA:
+		case ORDER_PRESSURE_LIFETIME:
 			major = p->pressure[i];
-			minor = product(size, lifetime);
+			minor = lifetime;
 			break;
 		case ORDER_START:
 			major = UINT32_MAX - b->first;
@@ -369,45 +325,131 @@ static void sort_blocks(placer *p, block_order order) {
 		p->keys[i] = (sort_key){UINT64_MAX - major, UINT64_MAX - minor, i};
 	}
 	qsort(p->keys, p->count, sizeof *p->keys, compare_keys);
-	for (uint32_t i = 0; i < p->count; ++i) {
+	for (uint32_t i = 0; i < p->count; ++i)
 		p->order[i] = p->keys[i].block;
-		p->rank[p->order[i]] = i;
-	}
 }
 
-static void place_greedy(placer *p) {
+static void place_greedy(placer *p, block_order *skyline_order, uint64_t *skyline_peak) {
+	uint64_t peak;
+
+	*skyline_order = ORDER_SIZE;
+	*skyline_peak = UINT64_MAX;
 	for (int order = 0; order < ORDER_COUNT; ++order) {
 		sort_blocks(p, (block_order)order);
 		for (int rule = 0; rule < GAP_RULES && p->best_peak > p->lower_bound; ++rule) {
-			uint64_t peak;
-
-			if (place_from(p, 0, (gap_rule)rule, p->best_peak - 1, &peak))
-				keep_best(p, (gap_rule)rule, peak);
+			if (place_in_order(p, (gap_rule)rule, &peak))
+				keep_best(p, peak);
 		}
+		if (p->best_peak == p->lower_bound)
+			return;
+		if (!place_skyline(p, *skyline_peak, &peak) || peak == *skyline_peak)
+			continue;
+		*skyline_order = (block_order)order;
+		*skyline_peak = peak;
+		if (peak < p->best_peak)
+			keep_best(p, peak);
 	}
 }
 
-/* ---- stage 2: local search ------------------------------------------------------------------------------------------ */
+/* ---- local search ------------------------------------------------------------------------------------------------- */
 
+/* Below `below`, which is at least 1. Knuth's MMIX generator: the plan must not depend on the C library's. */
 static uint32_t next_random(uint64_t *state, uint32_t below) {
 	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 	return (uint32_t)(((*state >> 32) * below) >> 32);
 }
 
-static void move_block(placer *p, uint32_t from, uint32_t to) {
-	const uint32_t block = p->order[from];
+/* A block that ends at or above `height`, or (every other time) one that is alive with it and lies below: one of them
+ * was placed too late. Reads `offset`, the plan to be changed. */
+static uint32_t pick_block(placer *p, const uint64_t *offset, uint64_t height, uint64_t *random) {
+	uint32_t seen = 0, high = 0, picked;
 
-	memmove(&p->order[to + 1], &p->order[to], (from - to) * sizeof *p->order);
-	p->order[to] = block;
-	for (uint32_t i = to; i <= from; ++i)
-		p->rank[p->order[i]] = i;
+	for (uint32_t i = 0; i < p->count; ++i) {
+		if (p->size[i] != 0 && offset[i] + p->size[i] >= height && next_random(random, ++seen) == 0)
+			high = i;
+	}
+	picked = high;
+	if (next_random(random, 2) == 0)
+		return picked;
+
+	seen = 0;
+	for (uint32_t i = 0; i < p->count; ++i) {
+		if (p->size[i] != 0 && offset[i] < offset[high] && alive_together(&p->blocks[i], &p->blocks[high]) &&
+		    next_random(random, ++seen) == 0)
+			picked = i;
+	}
+	return picked;
 }
 
-static void restore_order(placer *p, uint32_t from, uint32_t to) {
-	const uint32_t block = p->order[to];
+/* Changes the bias of one to three blocks, places anew, and keeps what is not worse. Walking on over equal peaks is what
+ * gets it out of the dead ends of the greedy orders. */
+static knit_status search_locally(placer *p, block_order order, uint64_t present_peak, knit_diag *d) {
+	const int64_t reach = (int64_t)(p->lower_bound / 4 + 1), most = (int64_t)p->lower_bound;
+	const size_t bytes = p->count * sizeof(int64_t);
+	uint64_t random = 1, until = p->work + SEARCH_BUDGET;
+	int64_t *bias = knit__alloc_zero(p->a, bytes);      /* of the present plan */
+	uint64_t *offset = knit__alloc_zero(p->a, bytes);
+	uint64_t peak;
 
-	memmove(&p->order[to], &p->order[to + 1], (from - to) * sizeof *p->order);
-	p->order[from] = block;
-	for (uint32_t i = to; i <= from; ++i)
-		p->rank[p->order[i]] = i;
+	if (!bias || !offset) {
+		knit__free(p->a, bias, bytes);
+		knit__free(p->a, offset, bytes);
+		return knit__fail_memory(d, "memory plan", bytes);
+	}
+
+	sort_blocks(p, order);
+	(void)place_skyline(p, UINT64_MAX, &peak);
+	memcpy(offset, p->offset, bytes);
+	while (p->best_peak > p->lower_bound && p->work < until) {
+		for (uint32_t changes = 1 + next_random(&random, 3); changes > 0; --changes) {
+			int64_t *b = &p->bias[pick_block(p, offset, p->best_peak, &random)];
+			const double share = next_random(&random, UINT32_MAX) * 0x1p-32;
+
+			*b += (int64_t)((double)reach * share) * (next_random(&random, 4) == 0 ? -1 : 1);
+			*b = *b > most ? most : *b < -most ? -most : *b;
+			p->work += p->count;
+		}
+		if (place_skyline(p, present_peak, &peak)) {
+			present_peak = peak;
+			memcpy(bias, p->bias, bytes);
+			memcpy(offset, p->offset, bytes);
+			if (peak < p->best_peak)
+				keep_best(p, peak);
+		} else {
+			memcpy(p->bias, bias, bytes);
+		}
+	}
+	knit__free(p->a, bias, bytes);
+	knit__free(p->a, offset, bytes);
+	return KNIT_OK;
+}
+
+knit_status knit__memory_place(const knit_allocator *a, knit_block *blocks, uint32_t count, uint64_t align,
+                               uint64_t *peak, uint64_t *lower_bound, knit_diag *d) {
+	placer p = {.a = a, .blocks = blocks, .count = count};
+	block_order order;
+	uint64_t skyline_peak;
+	knit_status status;
+
+	*peak = *lower_bound = 0;
+	if (align == 0 || (align & (align - 1)) != 0)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "memory plan: alignment %llu is not a power of two",
+		                  (unsigned long long)align);
+	if (count == 0)
+		return KNIT_OK;
+
+	status = open_placer(&p, align, d);
+	if (status == KNIT_OK) {
+		place_greedy(&p, &order, &skyline_peak);
+		if (p.best_peak > p.lower_bound)
+			status = search_locally(&p, order, skyline_peak, d);
+	}
+	if (status == KNIT_OK) {
+		for (uint32_t i = 0; i < count; ++i)
+			blocks[i].offset = p.best_offset[i];
+		*peak = p.best_peak;
+		*lower_bound = p.lower_bound;
+	}
+	close_placer(&p);
+	return status;
 }

@@ -1,0 +1,319 @@
+/* Tests the placement of bare blocks: hand-made cases, thousands of random sets, and the public MiniMalloc instances. */
+#include "../../graph/memory_plan.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_BLOCKS 4096
+
+static const knit_allocator *const heap = &knit__default_allocator;
+
+static uint32_t next(uint32_t *state, uint32_t below) {
+	*state ^= *state << 13;
+	*state ^= *state >> 17;
+	*state ^= *state << 5;
+	return *state % below;
+}
+
+static uint64_t place(knit_block *blocks, uint32_t count, uint64_t align, uint64_t *bound) {
+	knit_diag d = {0};
+	uint64_t peak;
+
+	ck_assert_msg(knit__memory_place(heap, blocks, count, align, &peak, bound, &d) == KNIT_OK, "%s", d.text);
+	return peak;
+}
+
+/* No two blocks share a byte at one step; nothing ends above the peak; the bound is the fullest step. */
+static void check_valid(const knit_block *b, uint32_t count, uint64_t align, uint64_t peak, uint64_t bound) {
+	uint64_t fullest = 0, highest = 0;
+
+	for (uint32_t i = 0; i < count; ++i) {
+		uint64_t alive = 0;
+
+		ck_assert_uint_eq(b[i].offset % align, 0);
+		highest = b[i].offset + (b[i].bytes + align - 1) / align * align > highest
+		              ? b[i].offset + (b[i].bytes + align - 1) / align * align
+		              : highest;
+		for (uint32_t k = 0; k < count; ++k) {
+			if (b[k].first <= b[i].first && b[i].first <= b[k].last)
+				alive += (b[k].bytes + align - 1) / align * align;
+			if (k <= i || b[i].bytes == 0 || b[k].bytes == 0 || b[i].first > b[k].last || b[k].first > b[i].last)
+				continue;
+			ck_assert_msg(b[i].offset + b[i].bytes <= b[k].offset || b[k].offset + b[k].bytes <= b[i].offset,
+			              "blocks %u and %u overlap", i, k);
+		}
+		fullest = alive > fullest ? alive : fullest;
+	}
+	ck_assert_uint_eq(bound, fullest);
+	ck_assert_uint_eq(peak, highest);
+	ck_assert_uint_ge(peak, bound);
+}
+
+static uint64_t place_and_check(knit_block *blocks, uint32_t count, uint64_t align, uint64_t *bound) {
+	static knit_block again[MAX_BLOCKS];
+	uint64_t bound_again;
+	const uint64_t peak = place(blocks, count, align, bound);
+
+	check_valid(blocks, count, align, peak, *bound);
+	for (uint32_t i = 0; i < count; ++i) {
+		again[i] = blocks[i];
+		again[i].offset = UINT64_MAX; /* what stood there before must not matter */
+	}
+	ck_assert_uint_eq(place(again, count, align, &bound_again), peak);
+	for (uint32_t i = 0; i < count; ++i)
+		ck_assert_uint_eq(again[i].offset, blocks[i].offset);
+	return peak;
+}
+
+START_TEST(nothing_and_one) {
+	knit_block one = {100, 3, 9, 7};
+	uint64_t bound = 1;
+
+	ck_assert_uint_eq(place(NULL, 0, 64, &bound), 0);
+	ck_assert_uint_eq(bound, 0);
+	ck_assert_uint_eq(place_and_check(&one, 1, 64, &bound), 128);
+	ck_assert_uint_eq(one.offset, 0);
+	one.bytes = 0;
+	ck_assert_uint_eq(place_and_check(&one, 1, 64, &bound), 0);
+}
+END_TEST
+
+START_TEST(lifetimes_are_inclusive) {
+	knit_block touching[2] = {{64, 0, 4, 0}, {64, 4, 8, 0}}, apart[2] = {{64, 0, 4, 0}, {64, 5, 8, 0}};
+	uint64_t bound;
+
+	ck_assert_uint_eq(place_and_check(touching, 2, 1, &bound), 128);
+	ck_assert_uint_eq(place_and_check(apart, 2, 1, &bound), 64);
+}
+END_TEST
+
+/* A chain in which each step reads the last result and writes the next needs two buffers, whatever its length. */
+START_TEST(chain_needs_two) {
+	static knit_block b[1000];
+	uint64_t bound;
+
+	for (uint32_t i = 0; i < 1000; ++i)
+		b[i] = (knit_block){4096, i, i + 1, 0};
+	ck_assert_uint_eq(place_and_check(b, 1000, 64, &bound), 8192);
+}
+END_TEST
+
+START_TEST(zero_sized_blocks_take_nothing) {
+	knit_block b[4] = {{0, 0, 9, 0}, {64, 0, 9, 0}, {0, 4, 4, 0}, {64, 4, 5, 0}};
+	uint64_t bound;
+
+	ck_assert_uint_eq(place_and_check(b, 4, 64, &bound), 128);
+	ck_assert_uint_eq(bound, 128);
+}
+END_TEST
+
+START_TEST(bad_arguments_are_refused) {
+	knit_block reversed = {1, 5, 4, 0}, huge[2] = {{UINT64_MAX - 5, 0, 1, 0}, {64, 0, 1, 0}};
+	knit_diag d = {0};
+	uint64_t peak, bound;
+
+	ck_assert_int_eq(knit__memory_place(heap, &reversed, 1, 64, &peak, &bound, &d), KNIT_ERR_ARGUMENT);
+	ck_assert_ptr_nonnull(strstr(d.text, "step 5"));
+	d = (knit_diag){0};
+	ck_assert_int_eq(knit__memory_place(heap, huge, 2, 64, &peak, &bound, &d), KNIT_ERR_LIMIT);
+	d = (knit_diag){0};
+	ck_assert_int_eq(knit__memory_place(heap, &reversed, 1, 48, &peak, &bound, &d), KNIT_ERR_ARGUMENT);
+	d = (knit_diag){0};
+	ck_assert_int_eq(knit__memory_place(heap, &reversed, 1, 0, &peak, &bound, &d), KNIT_ERR_ARGUMENT);
+}
+END_TEST
+
+/* Few sizes and tightly packed lives: one in ten such sets is still above the bound after all greedy orders. */
+#define TIGHT_BLOCKS 60
+static void fill_tight(knit_block *b, uint32_t *rng) {
+	for (uint32_t i = 0; i < TIGHT_BLOCKS; ++i) {
+		const uint32_t bytes = 1 + next(rng, 9), first = next(rng, 40);
+
+		b[i] = (knit_block){bytes, first, first + next(rng, 19), 0};
+	}
+}
+
+START_TEST(random_sets) {
+	static knit_block b[64];
+	uint32_t rng = 12345, missed = 0;
+	double worst = 1;
+
+	for (int round = 0; round < 3000; ++round) {
+		const bool tight = round % 100 == 1;
+		const uint32_t count = tight ? TIGHT_BLOCKS : 1 + next(&rng, round % 100 == 0 ? 60 : 14);
+		const uint32_t steps = 1 + next(&rng, 40);
+		const uint64_t align = tight ? 1 : UINT64_C(1) << next(&rng, 9);
+		uint64_t bound, peak;
+
+		for (uint32_t i = 0; i < count; ++i) {
+			const uint32_t first = next(&rng, steps), most = steps - first;
+
+			b[i] = (knit_block){next(&rng, 10) == 0 ? 0 : next(&rng, 5000), first, first + next(&rng, most), 0};
+		}
+		if (tight)
+			fill_tight(b, &rng);
+		peak = round % 10 == 0 || tight ? place_and_check(b, count, align, &bound) : place(b, count, align, &bound);
+		check_valid(b, count, align, peak, bound);
+		missed += peak > bound;
+		if (bound > 0 && (double)peak / (double)bound > worst)
+			worst = (double)peak / (double)bound;
+	}
+	printf("random sets: %u of 3000 above the lower bound, worst %.3f of it\n", missed, worst);
+	ck_assert_double_le(worst, 1.05);
+}
+END_TEST
+
+static double seconds(void) {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The shape of a decoder: few long lives (the residual stream), many short ones. */
+START_TEST(two_thousand_blocks_are_quick) {
+	static knit_block b[2000];
+	uint32_t rng = 99;
+	uint64_t bound, peak;
+	double start;
+
+	for (uint32_t i = 0; i < 2000; ++i) {
+		const uint32_t length = next(&rng, 8) == 0 ? 60 : 1 + next(&rng, 6);
+
+		b[i] = (knit_block){64 * (1 + next(&rng, 4000)), i, i + length, 0};
+	}
+	start = seconds();
+	peak = place(b, 2000, 64, &bound);
+	printf("2000 blocks: %.1f ms, peak / lower bound %.3f\n", 1e3 * (seconds() - start),
+	       (double)peak / (double)bound);
+	check_valid(b, 2000, 64, peak, bound);
+	ck_assert_double_le((double)peak / (double)bound, 1.25);
+	ck_assert_double_le(seconds() - start, 20); /* well under a second without sanitizers on an idle machine */
+}
+END_TEST
+
+/* The public instances of MiniMalloc: id, lower, upper, size; alive in [lower, upper); solvable in the capacity that the
+ * file name gives. */
+static uint32_t read_instance(const char *path, knit_block *b) {
+	FILE *f = fopen(path, "r");
+	char line[256];
+	uint32_t count = 0;
+
+	if (!f)
+		return 0;
+	ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+	while (fgets(line, sizeof line, f)) {
+		unsigned long long lower, upper, size;
+		const char *comma = strchr(line, ',');
+
+		ck_assert_ptr_nonnull(comma);
+		ck_assert_int_eq(sscanf(comma + 1, "%llu,%llu,%llu", &lower, &upper, &size), 3);
+		ck_assert_uint_lt(count, MAX_BLOCKS);
+		b[count++] = (knit_block){size, (uint32_t)lower, (uint32_t)(upper - 1), 0};
+	}
+	fclose(f);
+	return count;
+}
+
+START_TEST(public_instances) {
+	static const struct { const char *name; uint64_t capacity; } instances[] = {
+		{"A.1048576.csv", 1048576}, {"B.1048576.csv", 1048576}, {"D.1048576.csv", 1048576},
+		{"E.1048576.csv", 1048576}, {"G.1048576.csv", 1048576}, {"H.1048576.csv", 1048576},
+		{"J.1048576.csv", 1048576}, {"K.1048576.csv", 1048576}, {"input.12.csv", 12},
+	};
+	static knit_block b[MAX_BLOCKS];
+
+	for (size_t i = 0; i < sizeof instances / sizeof *instances; ++i) {
+		char path[512];
+		uint32_t count;
+		uint64_t peak, bound;
+		double start, ms;
+
+		snprintf(path, sizeof path, "%s/planner/%s", KNIT_TEST_DATA, instances[i].name);
+		count = read_instance(path, b);
+		if (count == 0) {
+			printf("SKIP: %s is not there\n", path);
+			continue;
+		}
+		start = seconds();
+		peak = place(b, count, 1, &bound);
+		ms = 1e3 * (seconds() - start);
+		printf("%-14s %4u blocks: peak / lower bound %.4f, peak / capacity %.4f, %.1f ms\n", instances[i].name, count,
+		       (double)peak / (double)bound, (double)peak / (double)instances[i].capacity, ms);
+		place_and_check(b, count, 1, &bound);
+		ck_assert_uint_le(bound, instances[i].capacity);
+		ck_assert_double_le((double)peak / (double)instances[i].capacity, 1.15);
+	}
+}
+END_TEST
+
+/* Fails allocation 1, 2, 3 ... until none fails. */
+typedef struct failing { uint32_t left; uint32_t live; } failing;
+static void *failing_alloc(void *user, size_t size, size_t align) {
+	failing *f = user;
+
+	if (f->left-- == 0)
+		return NULL;
+	++f->live;
+	return aligned_alloc(align, (size + align - 1) / align * align);
+}
+static void failing_free(void *user, void *ptr, size_t size) {
+	(void)size;
+	--((failing *)user)->live;
+	free(ptr);
+}
+
+START_TEST(allocation_failures) {
+	static knit_block set[TIGHT_BLOCKS], b[TIGHT_BLOCKS];
+	uint32_t rng = 7, budget = 0;
+	uint64_t peak = 0, bound = 0;
+	knit_status status;
+
+	/* A set on which the local search runs too. */
+	for (int round = 0; round < 1000 && peak == bound; ++round) {
+		fill_tight(set, &rng);
+		peak = place(set, TIGHT_BLOCKS, 1, &bound);
+	}
+	ck_assert_uint_gt(peak, bound);
+
+	do {
+		failing f = {budget++, 0};
+		const knit_allocator a = {failing_alloc, failing_free, &f};
+		knit_diag d = {0};
+
+		memcpy(b, set, sizeof b);
+		status = knit__memory_place(&a, b, TIGHT_BLOCKS, 1, &peak, &bound, &d);
+		ck_assert_uint_eq(f.live, 0);
+		ck_assert(status == KNIT_OK || (status == KNIT_ERR_MEMORY && d.status == KNIT_ERR_MEMORY));
+		ck_assert_uint_lt(budget, 100);
+	} while (status != KNIT_OK);
+	ck_assert_uint_gt(budget, 10);
+}
+END_TEST
+
+int main(void) {
+	Suite *s = suite_create("memory_place");
+	TCase *t = tcase_create("blocks");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 200);
+	tcase_add_test(t, nothing_and_one);
+	tcase_add_test(t, lifetimes_are_inclusive);
+	tcase_add_test(t, chain_needs_two);
+	tcase_add_test(t, zero_sized_blocks_take_nothing);
+	tcase_add_test(t, bad_arguments_are_refused);
+	tcase_add_test(t, random_sets);
+	tcase_add_test(t, two_thousand_blocks_are_quick);
+	tcase_add_test(t, public_instances);
+	tcase_add_test(t, allocation_failures);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
