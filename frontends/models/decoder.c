@@ -57,7 +57,7 @@ static knit_tensor heads_of(const site *s, knit_tensor x, knit__part part, int64
 /* Appends rows to this visit's slot and gives the slot. */
 static knit_tensor cached(const site *s, knit_tensor rows, const char *which) {
 	const knit_dim dims[] = {knit_n(s->desc->sequences), knit_n(s->desc->positions), knit_n(s->c->kv_heads),
-	                         knit_n(s->c->head_dim)};
+							 knit_n(s->c->head_dim)};
 	const knit_state slot = knit_state_define(s->g, s->desc->kv, 4, dims, "%s.%u", which, (unsigned)s->visit);
 
 	knit_state_append(s->g, slot, rows, s->seq, s->pos);
@@ -98,8 +98,8 @@ static knit_status resolve(const knit__decoder_desc *in, knit__decoder_desc *out
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "decoder: sequences, positions and batch sizes must be positive");
 	if (out->positions > KNIT__MAX_CONTEXT || out->sequences > KNIT__MAX_CONTEXT)
 		return knit__fail(diag, KNIT_ERR_LIMIT, 0, "decoder: %lld sequences of %lld positions, at most %d of %d",
-		                  (long long)out->sequences, (long long)out->positions, (int)KNIT__MAX_CONTEXT,
-		                  (int)KNIT__MAX_CONTEXT);
+						  (long long)out->sequences, (long long)out->positions, (int)KNIT__MAX_CONTEXT,
+						  (int)KNIT__MAX_CONTEXT);
 	return KNIT_OK;
 }
 
@@ -186,7 +186,7 @@ void knit__decoder_close(knit__decoder *d) {
 }
 
 knit_status knit__decoder_step(knit__decoder *d, const int32_t *ids, const int32_t *seq, const int32_t *pos,
-                               size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag) {
+							   size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag) {
 	knit_session *s = d->session;
 	knit_status status = knit_session_set(s, "tokens", (int64_t)tokens);
 

@@ -1,5 +1,5 @@
-/* Owns the graph of llama-like decoders and one compiled instance of it: layers visited in any order, a LoRA per visit, a
- * tied head, one KV slot per visit. Knows no file format, no text and no device. */
+/* Owns the graph of llama-like decoders and one compiled instance of it: layers visited in any order, a LoRA per visit,
+ * a tied head, one KV slot per visit. Knows no file format, no text and no device. */
 #ifndef KNIT_DECODER_H
 #define KNIT_DECODER_H
 
@@ -9,13 +9,13 @@
 typedef struct knit__decoder_desc {
 	const knit__decoder_config *config;
 	knit_weights *base;
-	knit_weights *adapters;  /* NULL: no LoRA, whatever the config says */
-	int64_t sequences;       /* default 1 */
-	int64_t positions;       /* cells of each KV slot; default: the model's context */
-	int64_t max_tokens;      /* tokens in one step, at most; default 64 */
-	int64_t max_outputs;     /* logits rows in one step, at most; default 1 */
-	knit_dtype kv;           /* f32, f16 or bf16; default f32 */
-	const char *device;      /* as in knit_compile_desc */
+	knit_weights *adapters; /* NULL: no LoRA, whatever the config says */
+	int64_t sequences;      /* default 1 */
+	int64_t positions;      /* cells of each KV slot; default: the model's context */
+	int64_t max_tokens;     /* tokens in one step, at most; default 64 */
+	int64_t max_outputs;    /* logits rows in one step, at most; default 1 */
+	knit_dtype kv;          /* f32, f16 or bf16; default f32 */
+	const char *device;     /* as in knit_compile_desc */
 	const char *disable_passes;
 } knit__decoder_desc;
 
@@ -35,6 +35,6 @@ void knit__decoder_close(knit__decoder *d);
 
 /* Feeds `tokens` tokens (ids, seq, pos) and writes the logits after rows[0..outputs) of them: [outputs, vocab]. */
 knit_status knit__decoder_step(knit__decoder *d, const int32_t *ids, const int32_t *seq, const int32_t *pos,
-                               size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag);
+							   size_t tokens, const int32_t *rows, size_t outputs, float *logits, knit_diag *diag);
 
 #endif

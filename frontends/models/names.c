@@ -41,11 +41,11 @@ void knit__weight_name(knit__name_style style, knit__part part, uint32_t layer, 
 }
 
 void knit__adapter_name(knit__name_style style, knit__part part, uint32_t visit, char which,
-                        char out[KNIT__NAME_BYTES]) {
+						char out[KNIT__NAME_BYTES]) {
 	assert(part >= KNIT__ATTN_Q && part < KNIT__PART_COUNT && (which == 'a' || which == 'b'));
 	if (style == KNIT__NAMES_HF)
 		snprintf(out, KNIT__NAME_BYTES, "steps.%u.%s.lora_%c.weight", (unsigned)visit, names[part].hf,
-		         which == 'a' ? 'A' : 'B');
+				 which == 'a' ? 'A' : 'B');
 	else
 		snprintf(out, KNIT__NAME_BYTES, "visit.%u.%s.lora_%c", (unsigned)visit, names[part].gguf, which);
 }

@@ -34,6 +34,7 @@ const char *knit__part_name(knit__part part);
 /* The name of a weight in a file; `layer` is ignored for the parts that are not repeated. */
 void knit__weight_name(knit__name_style style, knit__part part, uint32_t layer, char out[KNIT__NAME_BYTES]);
 /* The name of the LoRA matrix A (which = 'a') or B ('b') of a projection at a visit. */
-void knit__adapter_name(knit__name_style style, knit__part part, uint32_t visit, char which, char out[KNIT__NAME_BYTES]);
+void knit__adapter_name(knit__name_style style, knit__part part, uint32_t visit, char which,
+						char out[KNIT__NAME_BYTES]);
 
 #endif

@@ -1,0 +1,332 @@
+/* Reads a decoder's metadata key by key; the tensors are checked in config_tensors.c. */
+#include "config_tensors.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What every reading step needs: where keys come from, the key prefix, where errors go. */
+typedef struct key_reader {
+	const knit_metadata *m;
+	const char *prefix;
+	char key[96];
+	knit_diag *diag;
+} key_reader;
+
+static const char *key_of(key_reader *r, const char *suffix) {
+	snprintf(r->key, sizeof r->key, "%s.%s", r->prefix, suffix);
+	return r->key;
+}
+
+/* A whole number in [lo, hi]; where the key is absent `fallback` if that is in the range. */
+static knit_status read_count(key_reader *r, const char *suffix, int64_t lo, int64_t hi, int64_t fallback,
+							  int64_t *out) {
+	const char *key = key_of(r, suffix);
+	uint64_t value;
+	const knit_status status = knit__metadata_u64(r->m, key, &value, r->diag);
+
+	if (status == KNIT_ERR_NOT_FOUND && fallback >= lo && fallback <= hi) {
+		*out = fallback;
+		return KNIT_OK;
+	}
+	if (status == KNIT_ERR_NOT_FOUND)
+		return knit__fail(r->diag, status, 0, "the key %s is missing: convert the model again with its full metadata",
+						  key);
+	if (status != KNIT_OK)
+		return status;
+	if (value > (uint64_t)hi)
+		return knit__fail(r->diag, KNIT_ERR_LIMIT, 0,
+						  "%s is %" PRIu64 ", knit takes at most %" PRId64
+						  ": the file is damaged or meant for another program",
+						  key, value, hi);
+	if (value < (uint64_t)lo)
+		return knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+						  "%s is %" PRIu64 ", needs at least %" PRId64 ": the file is damaged, convert the model again",
+						  key, value, lo);
+	*out = (int64_t)value;
+	return KNIT_OK;
+}
+
+/* A positive finite number; `fallback` 0 means that the key is needed. */
+static knit_status read_positive(key_reader *r, const char *suffix, double fallback, float *out) {
+	const char *key = key_of(r, suffix);
+	double value = fallback;
+	const knit_status status = knit__metadata_f64(r->m, key, &value, r->diag);
+
+	if (status == KNIT_ERR_NOT_FOUND && fallback == 0)
+		return knit__fail(r->diag, status, 0, "the key %s is missing: convert the model again with its full metadata",
+						  key);
+	if (status != KNIT_OK && status != KNIT_ERR_NOT_FOUND)
+		return status;
+	if (!(value > 0 && value <= (double)1e30f))
+		return knit__fail(r->diag, KNIT_ERR_FORMAT, 0, "%s is %g, needs a positive number: convert the model again",
+						  key, value);
+	*out = (float)value;
+	return KNIT_OK;
+}
+
+/* A key that changes the model's arithmetic in a way that knit does not do: it must be absent or zero. */
+static knit_status refuse_nonzero(key_reader *r, const char *suffix, const char *what) {
+	const char *key = key_of(r, suffix);
+	double value = 0;
+
+	if (knit__metadata_f64(r->m, key, &value, NULL) == KNIT_OK && value != 0)
+		return knit__fail(r->diag, KNIT_ERR_UNSUPPORTED, 0, "%s is %g: knit has no %s yet", key, value, what);
+	return KNIT_OK;
+}
+
+static knit_status read_architecture(key_reader *r, knit__decoder_config *c) {
+	const char *name = NULL;
+	const knit_status status = knit__metadata_string(r->m, "general.architecture", &name, r->diag);
+
+	if (status == KNIT_ERR_NOT_FOUND)
+		return knit__fail(
+			r->diag, KNIT_ERR_FORMAT, 0,
+			"general.architecture is missing: the file holds no model that knit can name (weights alone?)");
+	if (status != KNIT_OK)
+		return status;
+	if (strcmp(name, "llama") != 0 && strcmp(name, "knit") != 0)
+		return knit__fail(r->diag, KNIT_ERR_UNSUPPORTED, 0,
+						  "architecture \"%.40s\" is not supported: knit runs \"llama\" and \"knit\" decoders", name);
+	snprintf(c->architecture, sizeof c->architecture, "%s", name);
+	r->prefix = c->architecture;
+	return KNIT_OK;
+}
+
+static knit_status read_sizes(key_reader *r, knit__decoder_config *c) {
+	int64_t layers = 0;
+	knit_status status = read_count(r, "embedding_length", 1, KNIT__MAX_WIDTH, 0, &c->dim);
+
+	if (status == KNIT_OK)
+		status = read_count(r, "block_count", 1, KNIT__MAX_LAYERS, 0, &layers);
+	if (status == KNIT_OK)
+		status = read_count(r, "feed_forward_length", 1, KNIT__MAX_WIDTH, 0, &c->ffn);
+	if (status == KNIT_OK)
+		status = read_count(r, "context_length", 1, KNIT__MAX_CONTEXT, 0, &c->context);
+	if (status == KNIT_OK)
+		status = read_count(r, "attention.head_count", 1, KNIT__MAX_HEADS, 0, &c->heads);
+	if (status == KNIT_OK)
+		status = read_count(r, "attention.head_count_kv", 1, KNIT__MAX_HEADS, c->heads, &c->kv_heads);
+	if (status != KNIT_OK)
+		return status;
+	c->layers = (uint32_t)layers;
+	if (c->heads % c->kv_heads != 0)
+		return knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+						  "%s.attention.head_count %" PRId64 " is no multiple of head_count_kv %" PRId64
+						  ": convert the model again",
+						  r->prefix, c->heads, c->kv_heads);
+
+	const int64_t even_share = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
+	int64_t value_length = 0;
+	status = read_count(r, "attention.key_length", 1, KNIT__MAX_WIDTH, even_share, &c->head_dim);
+	if (status == KNIT_ERR_NOT_FOUND && r->diag)
+		snprintf(r->diag->text, sizeof r->diag->text,
+				 "%s.embedding_length %" PRId64 " is no multiple of attention.head_count %" PRId64
+				 " and attention.key_length is missing: convert the model again",
+				 r->prefix, c->dim, c->heads);
+	if (status == KNIT_OK)
+		status = read_count(r, "attention.value_length", 1, KNIT__MAX_WIDTH, c->head_dim, &value_length);
+	if (status == KNIT_OK && value_length != c->head_dim)
+		status =
+			knit__fail(r->diag, KNIT_ERR_UNSUPPORTED, 0,
+					   "attention.key_length %" PRId64 " and value_length %" PRId64 " differ: knit needs them equal",
+					   c->head_dim, value_length);
+	if (status == KNIT_OK && c->head_dim > KNIT__MAX_WIDTH / c->heads)
+		status = knit__fail(r->diag, KNIT_ERR_LIMIT, 0, "%" PRId64 " heads of %" PRId64 " are more than %d wide",
+							c->heads, c->head_dim, (int)KNIT__MAX_WIDTH);
+	return status;
+}
+
+static knit_status read_rope(key_reader *r, knit__decoder_config *c) {
+	const char *text = NULL;
+	knit_status status = read_count(r, "rope.dimension_count", 2, c->head_dim, c->head_dim, &c->rope.rotary_dims);
+
+	if (status == KNIT_OK && c->rope.rotary_dims % 2 != 0)
+		status = knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+							"%s.rope.dimension_count is %" PRId64 ", needs an even number: convert the model again",
+							r->prefix, c->rope.rotary_dims);
+	if (status == KNIT_OK)
+		status = read_positive(r, "rope.freq_base", 10000, &c->rope.theta);
+	if (status == KNIT_OK)
+		status = read_positive(r, "attention.layer_norm_rms_epsilon", 0, &c->rms_eps);
+	if (status != KNIT_OK)
+		return status;
+
+	if (knit__metadata_string(r->m, key_of(r, "rope.scaling.type"), &text, NULL) == KNIT_OK &&
+		strcmp(text, "none") != 0)
+		return knit__fail(r->diag, KNIT_ERR_UNSUPPORTED, 0, "%s is \"%.40s\": knit has no scaled rope yet", r->key,
+						  text);
+	c->rope.layout = KNIT_ROPE_INTERLEAVED;
+	status = knit__metadata_string(r->m, "knit.rope.layout", &text, r->diag);
+	if (status == KNIT_ERR_NOT_FOUND)
+		return KNIT_OK;
+	if (status != KNIT_OK)
+		return status;
+	if (strcmp(text, "split") == 0)
+		c->rope.layout = KNIT_ROPE_SPLIT;
+	else if (strcmp(text, "interleaved") != 0)
+		return knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+						  "knit.rope.layout is \"%.40s\", needs \"interleaved\" or \"split\": correct the key", text);
+	return KNIT_OK;
+}
+
+static knit_status set_visit(knit__decoder_config *c, uint64_t at, bool valid, uint64_t layer, knit_diag *diag) {
+	if (!valid || layer >= c->layers)
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
+						  "visit %" PRIu64 " is of layer %" PRIu64 ", the model has layers 0 to %u: "
+						  "correct the list of visits",
+						  at, layer, (unsigned)c->layers - 1);
+	c->visits[at] = (uint16_t)layer;
+	return KNIT_OK;
+}
+
+static void each_layer_once(knit__decoder_config *c) {
+	c->visit_count = c->layers;
+	for (uint32_t v = 0; v < c->layers; ++v)
+		c->visits[v] = (uint16_t)v;
+}
+
+static knit_status read_visits(key_reader *r, knit__decoder_config *c) {
+	const knit_metadata_entry *list = NULL;
+	const knit_status found = knit__metadata_array(r->m, "knit.visits", &list, r->diag);
+
+	if (found == KNIT_ERR_NOT_FOUND) {
+		each_layer_once(c);
+		return KNIT_OK;
+	}
+	if (found != KNIT_OK)
+		return found;
+	if (list->count < 1 || list->count > KNIT__MAX_VISITS)
+		return knit__fail(r->diag, list->count ? KNIT_ERR_LIMIT : KNIT_ERR_FORMAT, 0,
+						  "knit.visits has %" PRIu64 " entries, needs 1 to %d", list->count, (int)KNIT__MAX_VISITS);
+	for (uint64_t i = 0; i < list->count; ++i) {
+		uint64_t layer = 0;
+		const bool valid = knit__metadata_u64_at(list, i, &layer);
+		const knit_status status = set_visit(c, i, valid, layer, r->diag);
+		if (status != KNIT_OK)
+			return status;
+	}
+	c->visit_count = (uint32_t)list->count;
+	return KNIT_OK;
+}
+
+static knit_status read_lora(key_reader *r, knit__decoder_config *c) {
+	float alpha = 0;
+	knit_status status;
+
+	r->prefix = "knit";
+	if (!knit__metadata_find(r->m, "knit.lora.rank")) {
+		c->lora_rank = 0;
+		return KNIT_OK;
+	}
+	status = read_count(r, "lora.rank", 1, KNIT__MAX_LORA_RANK, 0, &c->lora_rank);
+	if (status == KNIT_OK)
+		status = read_positive(r, "lora.alpha", (double)c->lora_rank, &alpha);
+	if (status == KNIT_OK)
+		c->lora_scale = alpha / (float)c->lora_rank;
+	return status;
+}
+
+knit_status knit__decoder_config_read(const knit_metadata *metadata, const knit_weights *weights,
+									  knit__decoder_config *out, knit_diag *diag) {
+	key_reader r = {.m = metadata, .diag = diag};
+
+	memset(out, 0, sizeof *out);
+	out->names = knit__weights_get(weights, "model.embed_tokens.weight") ? KNIT__NAMES_HF : KNIT__NAMES_GGUF;
+	knit_status status = read_architecture(&r, out);
+	if (status == KNIT_OK)
+		status = read_sizes(&r, out);
+	if (status == KNIT_OK)
+		status = read_rope(&r, out);
+	if (status == KNIT_OK)
+		status = refuse_nonzero(&r, "expert_count", "mixture of experts");
+	if (status == KNIT_OK)
+		status = refuse_nonzero(&r, "attention.sliding_window", "sliding window from a file");
+	if (status == KNIT_OK)
+		status = read_visits(&r, out);
+	if (status == KNIT_OK)
+		status = read_lora(&r, out);
+	if (status == KNIT_OK)
+		status = knit__decoder_check_weights(out, weights, diag);
+	if (status == KNIT_OK)
+		status = knit__decoder_check_adapters(out, weights, diag);
+	return status;
+}
+
+knit_status knit__decoder_config_visits(knit__decoder_config *c, const char *list, bool *dropped, knit_diag *diag) {
+	knit__decoder_config changed = *c;
+	uint32_t count = 0;
+
+	for (const char *at = list;; ++at) {
+		uint64_t layer = 0;
+		const char *begin = at;
+		for (; *at >= '0' && *at <= '9' && layer <= UINT16_MAX; ++at)
+			layer = layer * 10 + (uint64_t)(*at - '0');
+		if (at == begin || (*at != ',' && *at != '\0'))
+			return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+							  "visits \"%.60s\": needs layer numbers with commas between them, like 0,1,1,2", list);
+		if (count == KNIT__MAX_VISITS)
+			return knit__fail(diag, KNIT_ERR_LIMIT, 0, "more than %d visits", (int)KNIT__MAX_VISITS);
+		const knit_status status = set_visit(&changed, count, true, layer, diag);
+		if (status != KNIT_OK)
+			return KNIT_ERR_ARGUMENT;
+		++count;
+		if (*at == '\0')
+			break;
+	}
+	changed.visit_count = count;
+	const bool same = count == c->visit_count && memcmp(changed.visits, c->visits, count * sizeof *c->visits) == 0;
+	if (dropped)
+		*dropped = !same && c->lora_rank != 0;
+	if (!same)
+		changed.lora_rank = 0;
+	*c = changed;
+	return KNIT_OK;
+}
+
+/* A number stored as text, as safetensors' __metadata__ holds it. */
+static knit_status text_number(const knit_metadata *m, const char *key, double hi, double *out, knit_diag *diag) {
+	const char *text = NULL;
+	char rest;
+	const knit_status status = knit__metadata_string(m, key, &text, diag);
+
+	if (status == KNIT_ERR_NOT_FOUND)
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
+						  "the adapter's metadata has no \"%s\": save it again with rank and alpha", key);
+	if (status != KNIT_OK)
+		return status;
+	if (sscanf(text, "%lf%c", out, &rest) != 1 || !(*out > 0 && *out <= hi))
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0, "the adapter's %s is \"%.40s\", needs a number up to %g", key, text,
+						  hi);
+	return KNIT_OK;
+}
+
+knit_status knit__decoder_config_adapter(knit__decoder_config *c, const knit_metadata *metadata,
+										 const knit_weights *adapter, knit_diag *diag) {
+	key_reader r = {.m = metadata, .diag = diag};
+	double rank = 0, alpha = 0;
+	const char *schedule = NULL;
+	knit_status status;
+
+	if (knit__metadata_find(metadata, "knit.lora.rank")) {
+		status = read_lora(&r, c);
+		c->lora_names = KNIT__NAMES_GGUF;
+		if (status == KNIT_OK && knit__metadata_find(metadata, "knit.visits"))
+			status = read_visits(&r, c);
+		return status == KNIT_OK ? knit__decoder_check_adapters(c, adapter, diag) : status;
+	}
+	status = text_number(metadata, "rank", KNIT__MAX_LORA_RANK, &rank, diag);
+	if (status == KNIT_OK)
+		status = text_number(metadata, "alpha", 1e6, &alpha, diag);
+	if (status == KNIT_OK && knit__metadata_string(metadata, "schedule", &schedule, NULL) == KNIT_OK)
+		status = knit__decoder_config_visits(c, schedule, NULL, diag);
+	if (status != KNIT_OK)
+		return status;
+	if (rank != floor(rank))
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0, "the adapter's rank is %g, needs a whole number", rank);
+	c->lora_rank = (int64_t)rank;
+	c->lora_scale = (float)(alpha / rank);
+	c->lora_names = knit__adapter_names_of(adapter);
+	return knit__decoder_check_adapters(c, adapter, diag);
+}

@@ -1,0 +1,14 @@
+/* Owns the checks of a decoder's tensors against its config. Private to models/. */
+#ifndef KNIT_CONFIG_TENSORS_H
+#define KNIT_CONFIG_TENSORS_H
+
+#include "config.h"
+
+/* Presence and shapes of everything that the visits need; sets vocab and tied. */
+knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag);
+/* Pairs, shapes and visit numbers of the LoRA matrices, if the config has a rank; none at all if it has not. */
+knit_status knit__decoder_check_adapters(const knit__decoder_config *c, const knit_weights *adapters, knit_diag *diag);
+/* The naming style of an adapter file. */
+knit__name_style knit__adapter_names_of(const knit_weights *adapters);
+
+#endif
