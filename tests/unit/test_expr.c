@@ -2,6 +2,9 @@
 #include "../../graph/expr.h"
 #include "../tools/suite.h"
 
+#include <stdio.h>
+#include <string.h>
+
 static knit_exprs e;
 static knit_strings names;
 static knit_dim tokens, rows;
