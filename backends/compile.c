@@ -1,0 +1,250 @@
+/* Owns the making of a program: a copy of the graph is optimised for a device, scheduled once per bucket, and its
+ * weights get buffers. Knows no op and no backend by name. */
+#include "../graph/pass.h"
+#include "program.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint32_t knit__graph_symbol_find(const knit_graph *g, const char *name) {
+	for (uint32_t i = 0; i < g->exprs.symbol_count; ++i) {
+		if (strcmp(knit__strings_get(&g->strings, g->exprs.symbols[i].name), name) == 0)
+			return i;
+	}
+	return KNIT_NO_SYMBOL;
+}
+
+void knit__graph_symbols_text(const knit_graph *g, char *out, size_t size) {
+	size_t used = 0;
+
+	snprintf(out, size, "none");
+	for (uint32_t i = 0; i < g->exprs.symbol_count && used < size; ++i)
+		used += (size_t)snprintf(out + used, size - used, "%s%s", i ? ", " : "",
+		                         knit__strings_get(&g->strings, g->exprs.symbols[i].name));
+}
+
+/* ---- buckets ----------------------------------------------------------------------------------------------------- */
+
+static knit_status bucket_check(const knit_graph *g, const knit_compile_desc *desc, size_t at, uint32_t *symbol,
+                                knit_diag *d) {
+	const knit_bucket *const b = &desc->buckets[at];
+	char known[120];
+
+	if (!b->symbol)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "bucket %zu names no symbol", at);
+	if (strcmp(b->symbol, desc->buckets[0].symbol) != 0)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "bucket %zu is on \"%.40s\", bucket 0 on \"%.40s\": use one symbol", at,
+		                  b->symbol, desc->buckets[0].symbol);
+	*symbol = knit__graph_symbol_find(g, b->symbol);
+	if (*symbol == KNIT_NO_SYMBOL) {
+		knit__graph_symbols_text(g, known, sizeof known);
+		return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "bucket %zu: no symbol \"%.40s\"; the graph has: %s", at, b->symbol,
+		                  known);
+	}
+	const knit_symbol *const s = &g->exprs.symbols[*symbol];
+	if (b->lo > b->hi || b->lo < s->lo || b->hi > s->hi)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "bucket %zu: %.40s = %lld to %lld does not lie in the symbol's range, "
+		                                           "%lld to %lld",
+		                  at, b->symbol, (long long)b->lo, (long long)b->hi, (long long)s->lo, (long long)s->hi);
+	for (size_t i = 0; i < at; ++i) {
+		const knit_bucket *const other = &desc->buckets[i];
+		if (b->lo <= other->hi && other->lo <= b->hi)
+			return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "buckets %zu (%lld to %lld) and %zu (%lld to %lld) overlap", i,
+			                  (long long)other->lo, (long long)other->hi, at, (long long)b->lo, (long long)b->hi);
+	}
+	return KNIT_OK;
+}
+
+static knit_status buckets_make(knit_program *p, const knit_compile_desc *desc, knit_diag *d) {
+	const size_t count = desc->bucket_count;
+
+	if (count && !desc->buckets)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "bucket_count is %zu and buckets is NULL", count);
+	if (count > KNIT_MAX_BUCKETS)
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%zu buckets: at most %d", count, KNIT_MAX_BUCKETS);
+
+	p->bucket_symbol = KNIT_NO_SYMBOL;
+	p->bucket_count = count ? (uint32_t)count : 1;
+	p->buckets = knit__alloc_array(&p->a, p->bucket_count, sizeof *p->buckets);
+	if (!p->buckets)
+		return knit__fail_memory(d, "the buckets", p->bucket_count * sizeof *p->buckets);
+	knit__bounds_declared(&p->graph->exprs, &p->buckets[0].bounds);
+	for (size_t i = 0; i < count; ++i) {
+		const knit_status status = bucket_check(p->graph, desc, i, &p->bucket_symbol, d);
+		if (status != KNIT_OK)
+			return status;
+		knit__bounds_declared(&p->graph->exprs, &p->buckets[i].bounds);
+		p->buckets[i].bounds.lo[p->bucket_symbol] = desc->buckets[i].lo;
+		p->buckets[i].bounds.hi[p->bucket_symbol] = desc->buckets[i].hi;
+	}
+	return KNIT_OK;
+}
+
+/* ---- schedules --------------------------------------------------------------------------------------------------- */
+
+static bool check_wanted(void) {
+#ifdef NDEBUG
+	const char *const text = getenv("KNIT_CHECK");
+
+	return text && *text && strcmp(text, "0") != 0;
+#else
+	return true;
+#endif
+}
+
+/* A session has one set of buffers for all buckets, so all but the arena must agree. */
+static bool same_buffers(const knit_schedule *a, const knit_schedule *b) {
+	if (a->buffer_count != b->buffer_count || a->arena_buffer != b->arena_buffer)
+		return false;
+	for (uint32_t i = 0; i < a->buffer_count; ++i) {
+		const knit_buffer_desc *const x = &a->buffers[i], *const y = &b->buffers[i];
+		if (x->use != y->use || x->storage != y->storage || (i != a->arena_buffer && x->bytes != y->bytes))
+			return false;
+	}
+	return true;
+}
+
+static knit_status schedules_make(knit_program *p, knit_diag *d) {
+	for (uint32_t i = 0; i < p->bucket_count; ++i) {
+		knit_program_bucket *const b = &p->buckets[i];
+		knit_status status = knit__schedule_create(p->graph, &b->bounds, &p->device->target, &b->schedule, d);
+		if (status == KNIT_OK && check_wanted())
+			status = knit__memory_check(b->schedule, &p->a, d);
+		if (status == KNIT_OK && !same_buffers(p->buckets[0].schedule, b->schedule))
+			status = knit__fail(d, KNIT_ERR_INTERNAL, 0, "buckets 0 and %u number their buffers differently", i);
+		if (status != KNIT_OK)
+			return status;
+	}
+	return KNIT_OK;
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+static knit_status weights_make(knit_program *p, knit_diag *d) {
+	const knit_schedule *const s = p->buckets[0].schedule;
+
+	p->weights = knit__alloc_array(&p->a, s->buffer_count, sizeof *p->weights);
+	if (!p->weights)
+		return knit__fail_memory(d, "the list of weights", s->buffer_count * sizeof *p->weights);
+	p->buffer_count = s->buffer_count;
+	for (uint32_t i = 0; i < s->buffer_count; ++i) {
+		const knit_buffer_desc *const b = &s->buffers[i];
+		if (b->use != KNIT_BUFFER_CONST)
+			continue;
+		if (!b->host)
+			knit__log(p->ctx, KNIT_LOG_WARNING, "weight \"%s\" has no bytes (a graph read from text): zeros stand in",
+			          b->name ? b->name : "");
+		const knit_status status = knit__weight_acquire(p->device, b->host, b->bytes, b->name, &p->weights[i], d);
+		if (status != KNIT_OK)
+			return status;
+	}
+	return KNIT_OK;
+}
+
+/* ---- program ----------------------------------------------------------------------------------------------------- */
+
+static void program_free(knit_program *p) {
+	knit_context *const ctx = p->ctx;
+	const knit_allocator a = p->a;
+
+	/* Weight buffers go before the stores whose bytes they may be. */
+	for (uint32_t i = 0; i < p->buffer_count; ++i)
+		knit__weight_release(p->device, p->weights[i]);
+	knit__free(&a, p->weights, (size_t)p->buffer_count * sizeof *p->weights);
+	for (uint32_t i = 0; p->buckets && i < p->bucket_count; ++i)
+		knit__schedule_destroy(p->buckets[i].schedule);
+	knit__free(&a, p->buckets, (size_t)p->bucket_count * sizeof *p->buckets);
+	knit_graph_destroy(p->graph);
+	knit__free(&a, p, sizeof *p);
+	knit__context_release(ctx);
+}
+
+knit_program *knit__program_retain(knit_program *p) {
+	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+	return p;
+}
+
+void knit_program_release(knit_program *p) {
+	if (p && atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) == 1)
+		program_free(p);
+}
+
+static bool writes_state(const knit_graph *g) {
+	for (uint32_t i = 0; i < g->order_count; ++i) {
+		const knit_op_def *const def = knit__op(g->nodes[g->order[i]].op);
+		if (def && (def->flags & KNIT_OP_WRITES_STATE))
+			return true;
+	}
+	return false;
+}
+
+static knit_status program_build(knit_program *p, const knit_graph *g, const knit_compile_desc *desc, knit_diag *d) {
+	knit_status status = knit__graph_clone(g, &p->graph, d);
+
+	if (status == KNIT_OK)
+		status = buckets_make(p, desc, d);
+	if (status == KNIT_OK)
+		status = knit__passes_run(p->graph, &p->device->target, desc->disable_passes, d);
+	if (status == KNIT_OK)
+		status = schedules_make(p, d);
+	if (status == KNIT_OK)
+		status = knit__program_measure(p, desc->memory_limit, d);
+	if (status == KNIT_OK)
+		status = weights_make(p, d);
+	return status;
+}
+
+knit_status knit__compile_on(const knit_graph *g, const knit_compile_desc *desc, knit_opened *device,
+                             knit_program **out, knit_diag *d) {
+	*out = NULL;
+	if (g->diag.status != KNIT_OK) {
+		if (d)
+			*d = g->diag;
+		return g->diag.status;
+	}
+	if (g->output_count == 0 && !writes_state(g))
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "the graph has nothing to compute: name a result with knit_output");
+
+	knit_program *const p = knit__alloc_zero(g->a, sizeof *p);
+	if (!p)
+		return knit__fail_memory(d, "the program", sizeof *p);
+	atomic_init(&p->refs, 1);
+	p->ctx = knit__context_retain(g->ctx);
+	p->a = g->ctx->a;
+	p->device = device;
+
+	const knit_status status = program_build(p, g, desc, d);
+	if (status != KNIT_OK) {
+		program_free(p);
+		/* Whatever failed without words. */
+		return knit__fail(d, status, 0, "compile for %s: %s", device->id, knit_status_name(status));
+	}
+	*out = p;
+	return KNIT_OK;
+}
+
+knit_status knit_compile(const knit_graph *g, const knit_compile_desc *desc, knit_program **out, knit_diag *diag) {
+	const knit_compile_desc none = {0};
+	knit_opened *device = NULL;
+	knit_diag d = {0};
+
+	if (out)
+		*out = NULL;
+	if (!g || !out)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "knit_compile: %s is NULL", g ? "out" : "the graph");
+	if (!desc)
+		desc = &none;
+
+	/* The graph's own error first: it is what the caller must mend, whatever the device says. */
+	knit_status status = g->diag.status;
+	if (status == KNIT_OK)
+		status = knit__device_open(g->ctx, desc->device, &device, &d);
+	else
+		d = g->diag;
+	if (status == KNIT_OK)
+		status = knit__compile_on(g, desc, device, out, &d);
+	if (diag)
+		*diag = d;
+	return status;
+}

@@ -1,0 +1,111 @@
+/* Owns the figures of a compiled program: memory by class, steps, device. Changes nothing. */
+#include "program.h"
+
+#include <string.h>
+
+static bool is_weight(const knit_buffer_desc *b, knit_storage_kind kind) {
+	return b->use == KNIT_BUFFER_CONST && b->kind == kind;
+}
+
+/* Two storages may be the same bytes (when dedup_weights was switched off): they share one buffer and count once. */
+static bool seen_before(const knit_schedule *s, uint32_t at) {
+	for (uint32_t i = 0; i < at; ++i) {
+		if (s->buffers[i].use == KNIT_BUFFER_CONST && s->buffers[i].host && s->buffers[i].host == s->buffers[at].host &&
+		    s->buffers[i].bytes == s->buffers[at].bytes)
+			return true;
+	}
+	return false;
+}
+
+static bool measure_buffers(const knit_program *p, knit_memory *m) {
+	const knit_schedule *const s = p->buckets[0].schedule;
+	bool ok = true;
+
+	for (uint32_t i = 0; i < s->buffer_count; ++i) {
+		const knit_buffer_desc *const b = &s->buffers[i];
+		if (b->use == KNIT_BUFFER_STATE)
+			ok = ok && knit__add_u64(m->state_bytes, b->bytes, &m->state_bytes);
+		else if (b->use == KNIT_BUFFER_IO)
+			ok = ok && knit__add_u64(m->io_bytes, b->bytes, &m->io_bytes);
+		if (b->use != KNIT_BUFFER_CONST || seen_before(s, i))
+			continue;
+
+		uint64_t *const class_bytes = is_weight(b, KNIT_STORAGE_ADAPTER) ? &m->adapter_bytes : &m->weight_bytes;
+		ok = ok && knit__add_u64(*class_bytes, b->bytes, class_bytes);
+		m->weight_storages += is_weight(b, KNIT_STORAGE_CONST);
+		/* Where buffers are host memory, bytes that cannot be read in place are there twice. */
+		if (b->host && p->device->backend->caps(p->device->dev)->unified_memory &&
+		    !knit__weight_in_place(p->device, b->host))
+			ok = ok && knit__add_u64(m->packed_bytes, b->bytes, &m->packed_bytes);
+	}
+	return ok;
+}
+
+/* Every bucket has the same steps over the same weights, so one is counted. */
+static bool measure_uses(const knit_program *p, knit_memory *m) {
+	const knit_schedule *const s = p->buckets[0].schedule;
+	bool ok = true;
+
+	for (uint32_t i = 0; i < s->step_count; ++i) {
+		for (uint32_t k = 0; k < s->steps[i].in_count; ++k) {
+			const uint32_t buffer = s->steps[i].in[k].buffer;
+			if (buffer >= s->buffer_count || !is_weight(&s->buffers[buffer], KNIT_STORAGE_CONST))
+				continue;
+			++m->weight_uses;
+			ok = ok && knit__add_u64(m->weight_bytes_by_use, s->buffers[buffer].bytes, &m->weight_bytes_by_use);
+		}
+	}
+	return ok;
+}
+
+static void measure_arena(const knit_program *p, knit_memory *m) {
+	for (uint32_t i = 0; i < p->bucket_count; ++i) {
+		const knit_schedule *const s = p->buckets[i].schedule;
+		const uint64_t bytes = s->buffers[s->arena_buffer].bytes;
+		if (i > 0 && bytes <= m->arena_bytes)
+			continue;
+		m->arena_bytes = bytes;
+		m->arena_lower_bound = s->plan.lower_bound;
+		m->arena_unshared = s->plan.unshared_bytes;
+	}
+}
+
+static double mib(uint64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
+
+knit_status knit__program_measure(knit_program *p, uint64_t limit, knit_diag *d) {
+	knit_memory *const m = &p->memory;
+	uint64_t weights, sum = 0;
+
+	*m = (knit_memory){0};
+	bool ok = measure_buffers(p, m) && measure_uses(p, m);
+	measure_arena(p, m);
+	ok = ok && knit__add_u64(m->weight_bytes, m->adapter_bytes, &weights);
+	ok = ok && knit__add_u64(weights, m->packed_bytes, &weights) && knit__add_u64(weights, m->state_bytes, &sum);
+	ok = ok && knit__add_u64(sum, m->arena_bytes, &sum) && knit__add_u64(sum, m->io_bytes, &sum);
+	if (!ok)
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "the program needs more bytes than 64 bits can count");
+	if (limit && sum > limit)
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "the program needs %llu bytes, the limit is %llu: weights %.1f MiB, states "
+		                                        "%.1f, arena %.1f, inputs and outputs %.1f; use fewer positions, smaller "
+		                                        "buckets or a smaller model",
+		                  (unsigned long long)sum, (unsigned long long)limit, mib(weights), mib(m->state_bytes),
+		                  mib(m->arena_bytes), mib(m->io_bytes));
+	return KNIT_OK;
+}
+
+knit_status knit_program_memory(const knit_program *p, knit_memory *out) {
+	if (!p || !out)
+		return KNIT_ERR_ARGUMENT;
+	*out = p->memory;
+	return KNIT_OK;
+}
+
+size_t knit_program_step_count(const knit_program *p, size_t bucket) {
+	return p && bucket < p->bucket_count ? p->buckets[bucket].schedule->step_count : 0;
+}
+
+const char *knit_program_device(const knit_program *p) { return p ? p->device->id : ""; }
+
+const char *knit__program_symbol(const knit_program *p, uint32_t symbol) {
+	return knit__strings_get(&p->graph->strings, p->graph->exprs.symbols[symbol].name);
+}
