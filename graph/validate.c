@@ -137,6 +137,10 @@ static void check_whole(check *c, uint32_t id) {
 	else if (bytes != s->max_bytes)
 		fault(c, "%%%u: takes %llu bytes, s%u has %llu", id, (unsigned long long)bytes, v->storage,
 		      (unsigned long long)s->max_bytes);
+	for (int i = 0; i < v->rank; ++i)
+		if (v->dims[i].v < 0 &&
+		    (s->kind == KNIT_STORAGE_CONST || s->kind == KNIT_STORAGE_ADAPTER || s->kind == KNIT_STORAGE_STATE))
+			fault(c, "%%%u: a %s whose size depends on symbols", id, knit__storage_kind_name(s->kind));
 	const knit_dtype_info *info = knit__dtype_info(v->dtype);
 	if (info->is_block && (v->rank == 0 || v->dims[v->rank - 1].v % info->block_elements != 0))
 		fault(c, "%%%u: rows break a %s block", id, info->name);
