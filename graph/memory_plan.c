@@ -1,0 +1,216 @@
+/* Owns the lifetimes of activations and the choice of which results take over the bytes of an operand. Leaves offsets to
+ * memory_place.c, and refuses to know kernels and buffers other than the arena. */
+#include "memory_plan.h"
+#include "op_def.h"
+
+#include <string.h>
+
+#define NEVER UINT32_MAX
+
+/* Positions in the order: of the step that writes a storage, and of the last one that touches it. */
+typedef struct life { uint32_t first, last; } life;
+
+typedef struct planner {
+	const knit_graph *g;
+	const knit_bounds *bounds;
+	const uint64_t *scratch_bytes;
+	knit_memory_plan *plan;
+	life *lives; /* per storage; first == NEVER: not in the arena */
+	uint64_t *bytes;
+	knit_block *blocks; /* one per slot, then one per step with scratch */
+	uint32_t slot_count, block_count, block_cap;
+} planner;
+
+/* ---- lifetimes ---------------------------------------------------------------------------------------------------- */
+
+static bool in_arena(const planner *p, uint32_t storage) {
+	return p->g->storages[storage].kind == KNIT_STORAGE_TEMP;
+}
+
+/* A storage lives from the step that writes it to the last one that reads any value or view on it. */
+static knit_status find_lives(planner *p, knit_diag *d) {
+	const knit_graph *g = p->g;
+
+	for (uint32_t i = 0; i < g->storage_count; ++i)
+		p->lives[i] = (life){NEVER, 0};
+	for (uint32_t at = 0; at < g->order_count; ++at) {
+		const knit_node *n = &g->nodes[g->order[at]];
+
+		for (uint32_t i = 0; i < n->in_count; ++i) {
+			const uint32_t storage = n->in[i] ? g->values[n->in[i]].storage : 0;
+
+			if (!storage || !in_arena(p, storage))
+				continue;
+			if (p->lives[storage].first == NEVER)
+				return knit__fail(d, KNIT_ERR_INTERNAL, g->order[at],
+				                  "memory plan: %s at %s reads %%%u before any step writes it", knit__op(n->op)->name,
+				                  knit__origin_text(g, n), n->in[i]);
+			p->lives[storage].last = at;
+		}
+		for (uint32_t i = 0; i < n->out_count; ++i) {
+			const uint32_t storage = g->values[n->out[i]].storage;
+
+			if (!in_arena(p, storage))
+				continue;
+			if (p->lives[storage].first != NEVER)
+				return knit__fail(d, KNIT_ERR_INTERNAL, g->order[at], "memory plan: %s at %s writes s%u a second time",
+				                  knit__op(n->op)->name, knit__origin_text(g, n), storage);
+			if (!knit__storage_max_bytes(g, p->bounds, storage, &p->bytes[storage]))
+				return knit__fail(d, KNIT_ERR_LIMIT, g->order[at], "%s at %s: the size of its result exceeds 63 bits",
+				                  knit__op(n->op)->name, knit__origin_text(g, n));
+			p->lives[storage] = (life){at, at};
+		}
+	}
+	/* An output still in the arena is read after the last step. */
+	for (uint32_t i = 0; i < g->output_count; ++i) {
+		const uint32_t storage = g->values[g->outputs[i].value].storage;
+
+		if (in_arena(p, storage) && p->lives[storage].first != NEVER)
+			p->lives[storage].last = g->order_count;
+	}
+	return KNIT_OK;
+}
+
+/* ---- in place ----------------------------------------------------------------------------------------------------- */
+
+/* Whether output 0 of the step may lie on input 0: the op allows it, nobody reads input 0 afterwards or a second time
+ * now, and both cover all of their storages with the same elements at the same places, at every size. An operand that
+ * occurs twice (x + x) is left alone: kernels may take other operands to be apart from the result. */
+static bool takes_over(const planner *p, uint32_t at) {
+	const knit_graph *g = p->g;
+	const knit_node *n = &g->nodes[g->order[at]];
+	const knit_op_def *def = knit__op(n->op);
+	uint32_t uses = 0;
+
+	if (!(def->flags & KNIT_OP_INPLACE) || n->in_count == 0 || !n->in[0] || n->out_count == 0)
+		return false;
+
+	const knit_value *in = knit__value(g, n->in[0]), *out = knit__value(g, n->out[0]);
+
+	if (!in_arena(p, in->storage) || !in_arena(p, out->storage) || p->lives[in->storage].last != at)
+		return false;
+	if (in->dtype != out->dtype || in->layout != out->layout || in->rank != out->rank ||
+	    p->bytes[in->storage] != p->bytes[out->storage])
+		return false;
+	for (uint32_t i = 0; i < in->rank; ++i)
+		if (!knit__dim_equal(in->dims[i], out->dims[i]))
+			return false;
+	if (in->offset.v != 0 || out->view_of || !knit__value_contiguous(g, n->in[0]))
+		return false;
+	for (uint32_t i = 0; i < n->in_count; ++i)
+		uses += n->in[i] && g->values[n->in[i]].storage == in->storage;
+	return uses == 1;
+}
+
+/* Gives every storage of the arena a slot, in the order of the steps: the slot of an operand or a new one. */
+static void choose_slots(planner *p) {
+	const knit_graph *g = p->g;
+
+	for (uint32_t at = 0; at < g->order_count; ++at) {
+		const knit_node *n = &g->nodes[g->order[at]];
+
+		for (uint32_t i = 0; i < n->out_count; ++i) {
+			const uint32_t storage = g->values[n->out[i]].storage;
+
+			if (!in_arena(p, storage))
+				continue;
+			if (i == 0 && takes_over(p, at)) {
+				const uint32_t slot = p->plan->slot[g->values[n->in[0]].storage];
+
+				p->plan->slot[storage] = slot;
+				p->blocks[slot].last = p->lives[storage].last;
+				++p->plan->inplace_count;
+				continue;
+			}
+			p->plan->slot[storage] = p->slot_count;
+			p->blocks[p->slot_count++] =
+				(knit_block){p->bytes[storage], p->lives[storage].first, p->lives[storage].last, 0};
+		}
+	}
+	p->block_count = p->slot_count;
+	for (uint32_t at = 0; at < g->order_count && p->scratch_bytes; ++at)
+		if (p->scratch_bytes[at] != 0)
+			p->blocks[p->block_count++] = (knit_block){p->scratch_bytes[at], at, at, 0};
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+
+static knit_status sum_unshared(planner *p, uint64_t align, knit_diag *d) {
+	const knit_graph *g = p->g;
+	uint64_t sum = 0, bytes = 0;
+	bool fits = true;
+
+	for (uint32_t i = 1; i < g->storage_count; ++i) {
+		if (p->plan->slot[i] != UINT32_MAX)
+			fits = fits && knit__align_u64(p->bytes[i], align, &bytes) && knit__add_u64(sum, bytes, &sum);
+	}
+	for (uint32_t at = 0; at < g->order_count && p->scratch_bytes; ++at)
+		fits = fits && knit__align_u64(p->scratch_bytes[at], align, &bytes) && knit__add_u64(sum, bytes, &sum);
+	if (!fits)
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "memory plan: the sizes of all activations exceed 64 bits together");
+	p->plan->unshared_bytes = sum;
+	return KNIT_OK;
+}
+
+static void fill_offsets(planner *p) {
+	uint32_t block = p->slot_count;
+
+	for (uint32_t i = 1; i < p->g->storage_count; ++i)
+		if (p->plan->slot[i] != UINT32_MAX)
+			p->plan->offset[i] = p->blocks[p->plan->slot[i]].offset;
+	for (uint32_t at = 0; at < p->g->order_count && p->scratch_bytes; ++at)
+		if (p->scratch_bytes[at] != 0)
+			p->plan->scratch_offset[at] = p->blocks[block++].offset;
+}
+
+static knit_status plan_memory(planner *p, uint64_t align, knit_diag *d) {
+	knit_memory_plan *plan = p->plan;
+	const knit_allocator *a = p->g->a;
+	knit_status status;
+
+	p->block_cap = plan->storage_count + plan->order_count;
+	plan->offset = knit__alloc_array(a, plan->storage_count, sizeof *plan->offset);
+	plan->slot = knit__alloc_array(a, plan->storage_count, sizeof *plan->slot);
+	plan->scratch_offset = knit__alloc_array(a, plan->order_count, sizeof *plan->scratch_offset);
+	p->lives = knit__alloc_array(a, plan->storage_count, sizeof *p->lives);
+	p->bytes = knit__alloc_array(a, plan->storage_count, sizeof *p->bytes);
+	p->blocks = knit__alloc_array(a, p->block_cap, sizeof *p->blocks);
+	if (!plan->offset || !plan->slot || !plan->scratch_offset || !p->lives || !p->bytes || !p->blocks)
+		return knit__fail_memory(d, "memory plan", (uint64_t)p->block_cap * sizeof *p->blocks);
+
+	memset(plan->offset, 0xff, plan->storage_count * sizeof *plan->offset);
+	memset(plan->slot, 0xff, plan->storage_count * sizeof *plan->slot);
+	memset(plan->scratch_offset, 0xff, plan->order_count * sizeof *plan->scratch_offset);
+
+	status = find_lives(p, d);
+	if (status != KNIT_OK)
+		return status;
+	choose_slots(p);
+	status = knit__memory_place(a, p->blocks, p->block_count, align, &plan->arena_bytes, &plan->lower_bound, d);
+	if (status != KNIT_OK)
+		return status;
+	fill_offsets(p);
+	return sum_unshared(p, align, d);
+}
+
+knit_status knit__memory_plan_create(const knit_graph *g, const knit_bounds *bounds, const uint64_t *scratch_bytes,
+                                     uint64_t align, knit_memory_plan *out, knit_diag *d) {
+	planner p = {.g = g, .bounds = bounds, .scratch_bytes = scratch_bytes, .plan = out};
+	knit_status status;
+
+	*out = (knit_memory_plan){.storage_count = g->storage_count, .order_count = g->order_count};
+	status = plan_memory(&p, align, d);
+	knit__free(g->a, p.lives, out->storage_count * sizeof *p.lives);
+	knit__free(g->a, p.bytes, out->storage_count * sizeof *p.bytes);
+	knit__free(g->a, p.blocks, (size_t)p.block_cap * sizeof *p.blocks);
+	if (status != KNIT_OK)
+		knit__memory_plan_clear(out, g->a);
+	return status;
+}
+
+void knit__memory_plan_clear(knit_memory_plan *p, const knit_allocator *a) {
+	knit__free(a, p->offset, p->storage_count * sizeof *p->offset);
+	knit__free(a, p->slot, p->storage_count * sizeof *p->slot);
+	knit__free(a, p->scratch_offset, p->order_count * sizeof *p->scratch_offset);
+	*p = (knit_memory_plan){0};
+}
