@@ -15,6 +15,7 @@
 #define KNIT_LIMIT_JSON_DEPTH 4                        /* nested arrays and objects in it; a valid one needs 3 */
 #define KNIT_LIMIT_JSON_VALUES UINT64_C(2097152)       /* values in it: bounds the parser's memory, about 64 bytes each */
 #define KNIT_LIMIT_JSON_INTEGER UINT64_C(9007199254740991) /* 2^53 - 1: what the parser's doubles hold exactly */
+#define KNIT_LIMIT_LLAMA2C_SIZE 268435456              /* any size in a llama2.c header */
 #define KNIT_LIMIT_VOCAB UINT64_C(2097152)             /* tokens of a vocabulary */
 #define KNIT_LIMIT_TOKEN_BYTES UINT64_C(1048576)       /* the text of one token */
 #define KNIT_LIMIT_TEXT_BYTES UINT64_C(16777216)       /* a text given to the tokenizer in one call */
