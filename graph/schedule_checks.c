@@ -45,8 +45,10 @@ static bool is_small_argmax(const knit_schedule *s, source from, knit_dim bound)
 		return false;
 
 	const knit_value *x = knit__value(g, g->nodes[producer].in[0]);
+	const knit_dim over = x->dims[x->rank - 1];
 
-	return knit__dim_hi(&g->exprs, &s->bounds, x->dims[x->rank - 1]) <= knit__dim_lo(&g->exprs, &s->bounds, bound);
+	return knit__dim_equal(over, bound) ||
+	       knit__dim_hi(&g->exprs, &s->bounds, over) <= knit__dim_lo(&g->exprs, &s->bounds, bound);
 }
 
 static const char *at(const knit_step *step) { return *step->origin ? " at " : ""; }
