@@ -124,12 +124,24 @@ static knit_status open_tokenizer(knit_context *ctx, const knit__model_desc *des
 						  "one with --tokenizer FILE",
 						  desc->path);
 	status = knit__tokenizer_open_llama2c(ctx, path, &m->tokenizer, diag);
-	if (status == KNIT_OK && (int64_t)knit__tokenizer_vocab_size(m->tokenizer) > m->config.vocab)
-		status = knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
-							"the tokenizer has %u tokens, the model %" PRId64 ": name the model's own with "
-							"--tokenizer FILE",
-							(unsigned)knit__tokenizer_vocab_size(m->tokenizer), m->config.vocab);
 	return name_file(status, path, diag);
+}
+
+static knit_status read_tokenizer(knit_context *ctx, const knit__model_desc *desc, knit__model *m, knit_diag *diag) {
+	knit_diag own = {0};
+	const knit_status status = open_tokenizer(ctx, desc, m, &own);
+
+	if (desc->tokenizer == KNIT__TOKENIZER_IF_THERE && !desc->tokenizer_path &&
+		(status == KNIT_ERR_NOT_FOUND || status == KNIT_ERR_UNSUPPORTED))
+		return KNIT_OK;
+	if (status != KNIT_OK && diag)
+		*diag = own;
+	if (status == KNIT_OK && (int64_t)knit__tokenizer_vocab_size(m->tokenizer) > m->config.vocab)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+						  "%.80s: the tokenizer has %u tokens, the model %" PRId64 ": name the model's own with "
+						  "--tokenizer FILE",
+						  desc->path, (unsigned)knit__tokenizer_vocab_size(m->tokenizer), m->config.vocab);
+	return status;
 }
 
 /* A folder stands for the model.safetensors in it. */
@@ -155,8 +167,8 @@ knit_status knit__model_load(knit_context *ctx, const knit__model_desc *desc, kn
 	status = name_file(status, resolved.path, diag);
 	if (status == KNIT_OK)
 		status = read_adapter(ctx, &resolved, out, diag);
-	if (status == KNIT_OK && desc->needs_tokenizer)
-		status = open_tokenizer(ctx, &resolved, out, diag);
+	if (status == KNIT_OK && desc->tokenizer != KNIT__TOKENIZER_NONE)
+		status = read_tokenizer(ctx, &resolved, out, diag);
 	if (status != KNIT_OK)
 		knit__model_unload(out);
 	return status;

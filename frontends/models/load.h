@@ -6,13 +6,19 @@
 #include "../text/tokenizer.h"
 #include "config.h"
 
+typedef enum knit__tokenizer_need {
+	KNIT__TOKENIZER_NONE = 0, /* not looked for */
+	KNIT__TOKENIZER_IF_THERE, /* absent or of an unknown kind: the model loads without */
+	KNIT__TOKENIZER_NEEDED,
+} knit__tokenizer_need;
+
 typedef struct knit__model_desc {
 	const char *path;         /* a model file, or a folder with model.safetensors */
 	const char *adapter_path; /* a LoRA file of its own; NULL: the model's own LoRA, if it has one */
 	const char *visits;       /* "0,1,1,2" instead of the model's visits; NULL: the model's */
 	const char
-		*tokenizer_path;    /* a llama2.c tokenizer; NULL: the file's own, or tokenizer.bin or tok512.bin beside it */
-	bool needs_tokenizer;   /* else none is looked for */
+		*tokenizer_path; /* a llama2.c tokenizer; NULL: the file's own, or tokenizer.bin or tok512.bin beside it */
+	knit__tokenizer_need tokenizer;
 	bool skip_finite_check; /* do not read every weight in search of NaN */
 } knit__model_desc;
 

@@ -1,0 +1,117 @@
+/* Owns what the subcommands of `knit` share: exit codes, error lines, common options, opening a model, output. Each
+ * subcommand is one file with one function. */
+#ifndef KNIT_CLI_H
+#define KNIT_CLI_H
+
+#include "../models/decoder.h"
+#include "../models/load.h"
+
+#include <cjson/cJSON.h>
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+
+enum {
+	CLI_OK = 0,
+	CLI_FAILED = 1,
+	CLI_USAGE = 2,
+	CLI_INTERRUPTED = 130, /* 128 + SIGINT, as shells report it */
+	CLI_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
+};
+
+int cli_run(int argc, char **argv);
+int cli_info(int argc, char **argv);
+int cli_graph(int argc, char **argv);
+int cli_eval(int argc, char **argv);
+int cli_devices(int argc, char **argv);
+
+/* ---- errors: one line on stderr ---------------------------------------------------------------------------------- */
+
+/* "knit: <text>"; returns CLI_FAILED. */
+int cli_fail(const char *fmt, ...) KNIT_PRINTF(1, 2);
+/* "knit <command>: <text> (see knit <command> --help)"; returns CLI_USAGE. */
+int cli_usage(const char *command, const char *fmt, ...) KNIT_PRINTF(2, 3);
+/* The text of a failed call. */
+int cli_fail_diag(knit_status status, const knit_diag *diag);
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+/* Long options that several subcommands have. Short options begin at 'a', so these stay clear of them. */
+enum {
+	CLI_OPT_DEVICE = 256,
+	CLI_OPT_THREADS,
+	CLI_OPT_CTX,
+	CLI_OPT_KV,
+	CLI_OPT_JSON,
+	CLI_OPT_VISITS,
+	CLI_OPT_ADAPTER,
+	CLI_OPT_TOKENIZER,
+	CLI_OPT_OWN /* subcommands number their own from here */
+};
+
+typedef struct cli_common {
+	const char *command;
+	knit__model_desc model;
+	const char *device;
+	uint32_t threads;
+	int64_t ctx;   /* 0: not given */
+	knit_dtype kv; /* 0: not given */
+	bool json;
+} cli_common;
+
+/* Fills in one of the common options; *exit_code is set and false returned if its value is bad or the option is none of
+ * them (getopt's '?' and ':' included). */
+bool cli_common_option(cli_common *c, int option, char **argv, int *exit_code);
+/* The model's path, the only operand left, or with `second` the first of two. */
+bool cli_operands(cli_common *c, int argc, char **argv, const char **second, const char *second_name, int *exit_code);
+
+/* Whole text, in the range; false otherwise. */
+bool cli_parse_i64(const char *text, int64_t lo, int64_t hi, int64_t *out);
+bool cli_parse_u64(const char *text, uint64_t *out);
+bool cli_parse_double(const char *text, double lo, double hi, double *out);
+
+/* ---- a model to run ---------------------------------------------------------------------------------------------- */
+
+typedef struct cli_model {
+	knit_context *ctx;
+	knit__model model;
+	knit__decoder decoder;
+	knit_dtype kv;
+	int64_t positions;
+} cli_model;
+
+/* Context and files. Prints its own error. */
+int cli_model_open(const cli_common *c, cli_model *m);
+/* Compiles for `positions` cells. Prints its own error. */
+int cli_model_compile(const cli_common *c, cli_model *m, int64_t positions, int64_t max_tokens, int64_t max_outputs);
+void cli_model_close(cli_model *m);
+
+/* ---- output ------------------------------------------------------------------------------------------------------ */
+
+/* "4.07 MiB" */
+const char *cli_bytes(uint64_t bytes, char out[32]);
+/* "1,234,567" */
+const char *cli_count(uint64_t n, char out[32]);
+/* Exact, where a double would round. NULL on failure, which cJSON takes as nothing to add. */
+cJSON *cli_json_u64(uint64_t n);
+/* Text for JSON: bytes that are no UTF-8 become U+FFFD. NULL when out of memory. */
+cJSON *cli_json_text(const char *text, size_t bytes);
+cJSON *cli_json_memory(const knit_memory *m);
+/* Prints the object on one line and deletes it. */
+int cli_json_print(cJSON *root);
+/* Flushes stdout and says what went wrong with it, if anything did. */
+int cli_finish_stdout(void);
+/* Writes all bytes to a file descriptor; false with errno. */
+bool cli_write_all(int fd, const char *data, size_t bytes);
+
+/* Whole file, or stdin for "-", at most `limit` bytes. Prints its own error. The caller frees *data. */
+int cli_read_file(const char *path, size_t limit, char **data, size_t *bytes);
+
+/* ---- signals ----------------------------------------------------------------------------------------------------- */
+
+/* Set by the first Ctrl-C; the second one kills. */
+extern volatile sig_atomic_t cli_interrupted;
+void cli_catch_interrupts(void);
+
+#endif
