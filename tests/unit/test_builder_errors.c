@@ -360,6 +360,7 @@ int main(void) {
 	tcase_add_test(t, no_origin_no_at);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
+	srunner_set_fork_status(r, CK_NOFORK);
 	srunner_run_all(r, CK_NORMAL);
 	const int failed = srunner_ntests_failed(r);
 	srunner_free(r);

@@ -1,8 +1,8 @@
 /* References of rope, append and attention, against versions written another way: rope by complex numbers, attention by
  * a full score matrix with a mask and repeated heads. */
 #include "../tools/op_eval.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <complex.h>
 #include <math.h>
 #include <string.h>
@@ -327,26 +327,20 @@ START_TEST(attention_sequences_do_not_mix) {
 END_TEST
 
 int main(void) {
-	Suite *s = suite_create("ops_attention");
-	TCase *t = tcase_create("references");
-	SRunner *r;
+	const TTest *const tests[] = {
+		rope_turns_pairs,
+		rope_by_hand,
+		rope_is_relative,
+		rope_layouts_are_permutations,
+		append_writes_its_cells_only,
+		append_rounds_to_the_state_and_skips_bad_cells,
+		attention_equals_the_naive_one,
+		attention_to_one_cell,
+		attention_averages_and_ignores_the_rest,
+		attention_with_large_scores,
+		attention_shows_bad_cells_and_nan,
+		attention_sequences_do_not_mix,
+	};
 
-	tcase_add_test(t, rope_turns_pairs);
-	tcase_add_test(t, rope_by_hand);
-	tcase_add_test(t, rope_is_relative);
-	tcase_add_test(t, rope_layouts_are_permutations);
-	tcase_add_test(t, append_writes_its_cells_only);
-	tcase_add_test(t, append_rounds_to_the_state_and_skips_bad_cells);
-	tcase_add_test(t, attention_equals_the_naive_one);
-	tcase_add_test(t, attention_to_one_cell);
-	tcase_add_test(t, attention_averages_and_ignores_the_rest);
-	tcase_add_test(t, attention_with_large_scores);
-	tcase_add_test(t, attention_shows_bad_cells_and_nan);
-	tcase_add_test(t, attention_sequences_do_not_mix);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("ops_attention", tests, (int)(sizeof tests / sizeof *tests));
 }

@@ -1,8 +1,8 @@
 /* References of gather, linear, the elementwise ops, norms, softmax, argmax, copy and cast, against closed forms and
  * loops written another way. */
 #include "../tools/op_eval.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <math.h>
 
 static op_array a, b, c, y;
@@ -300,29 +300,23 @@ START_TEST(copy_and_cast) {
 END_TEST
 
 int main(void) {
-	Suite *s = suite_create("ops_dense");
-	TCase *t = tcase_create("references");
-	SRunner *r;
+	const TTest *const tests[] = {
+		gather_takes_rows,
+		gather_shows_bad_ids,
+		linear_by_hand,
+		linear_as_outer_products,
+		add_and_mul,
+		scale_silu_gelu,
+		silu_gelu_at_the_ends,
+		rms_norm_by_hand,
+		layer_norm_by_hand,
+		norms_normalise,
+		softmax_closed_form,
+		softmax_masked_and_nan,
+		softmax_sums_to_one_and_shifts,
+		argmax_takes_the_first_among_equals,
+		copy_and_cast,
+	};
 
-	tcase_add_test(t, gather_takes_rows);
-	tcase_add_test(t, gather_shows_bad_ids);
-	tcase_add_test(t, linear_by_hand);
-	tcase_add_test(t, linear_as_outer_products);
-	tcase_add_test(t, add_and_mul);
-	tcase_add_test(t, scale_silu_gelu);
-	tcase_add_test(t, silu_gelu_at_the_ends);
-	tcase_add_test(t, rms_norm_by_hand);
-	tcase_add_test(t, layer_norm_by_hand);
-	tcase_add_test(t, norms_normalise);
-	tcase_add_test(t, softmax_closed_form);
-	tcase_add_test(t, softmax_masked_and_nan);
-	tcase_add_test(t, softmax_sums_to_one_and_shifts);
-	tcase_add_test(t, argmax_takes_the_first_among_equals);
-	tcase_add_test(t, copy_and_cast);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("ops_dense", tests, (int)(sizeof tests / sizeof *tests));
 }

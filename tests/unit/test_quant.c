@@ -1,8 +1,8 @@
 /* The conversions of ops/quant.c against rules written independently: nearest by search, formulas by ldexp, blocks by
  * hand. */
 #include "../../ops/quant.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,28 +303,22 @@ START_TEST(unaligned_bytes_and_agreement) {
 END_TEST
 
 int main(void) {
-	Suite *s = suite_create("quant");
-	TCase *t = tcase_create("types");
-	SRunner *r;
+	const TTest *const tests[] = {
+		f16_decodes_by_definition,
+		bf16_decodes_by_definition,
+		every_half_survives_the_round_trip,
+		f16_rounds_to_nearest_even,
+		bf16_rounds_to_nearest_even,
+		extremes_of_the_16_bit_floats,
+		doubles_are_rounded_once,
+		f32_and_i32,
+		q8_0_block_by_hand,
+		q4_0_block_by_hand,
+		block_errors_are_bounded,
+		zero_and_tiny_blocks,
+		blocks_that_are_not_finite,
+		unaligned_bytes_and_agreement,
+	};
 
-	tcase_add_test(t, f16_decodes_by_definition);
-	tcase_add_test(t, bf16_decodes_by_definition);
-	tcase_add_test(t, every_half_survives_the_round_trip);
-	tcase_add_test(t, f16_rounds_to_nearest_even);
-	tcase_add_test(t, bf16_rounds_to_nearest_even);
-	tcase_add_test(t, extremes_of_the_16_bit_floats);
-	tcase_add_test(t, doubles_are_rounded_once);
-	tcase_add_test(t, f32_and_i32);
-	tcase_add_test(t, q8_0_block_by_hand);
-	tcase_add_test(t, q4_0_block_by_hand);
-	tcase_add_test(t, block_errors_are_bounded);
-	tcase_add_test(t, zero_and_tiny_blocks);
-	tcase_add_test(t, blocks_that_are_not_finite);
-	tcase_add_test(t, unaligned_bytes_and_agreement);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("quant", tests, (int)(sizeof tests / sizeof *tests));
 }
