@@ -42,7 +42,8 @@ static knit_status array_make(const knit_interp *it, uint32_t value, knit_array 
 	if (fits)
 		x->data = knit__alloc_array(it->a, (size_t)knit__array_count(x), sizeof *x->data);
 	if (!x->data)
-		return knit__fail_memory(d, "an array of the reference", fits ? (uint64_t)knit__array_count(x) * 8 : UINT64_MAX);
+		return knit__fail_memory(d, "an array of the reference",
+								 fits ? (uint64_t)knit__array_count(x) * 8 : UINT64_MAX);
 	return KNIT_OK;
 }
 
@@ -224,13 +225,14 @@ static knit_status gather(const knit_interp *it, uint32_t value, const knit_arra
 			last = INT64_MAX;
 	}
 	if (last >= knit__array_count(root))
-		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%%%u reaches element %lld of %%%u, which has %lld at these symbols", value,
-		                  (long long)last, v->view_of, (long long)knit__array_count(root));
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%%%u reaches element %lld of %%%u, which has %lld at these symbols",
+						  value, (long long)last, v->view_of, (long long)knit__array_count(root));
 	for (int64_t i = 0; i < dims[0]; ++i)
 		for (int64_t j = 0; j < dims[1]; ++j)
 			for (int64_t k = 0; k < dims[2]; ++k)
 				for (int64_t l = 0; l < dims[3]; ++l)
-					x->data[at++] = root->data[offset + i * strides[0] + j * strides[1] + k * strides[2] + l * strides[3]];
+					x->data[at++] =
+						root->data[offset + i * strides[0] + j * strides[1] + k * strides[2] + l * strides[3]];
 	return KNIT_OK;
 }
 
@@ -268,9 +270,9 @@ static knit_status check_indices(const knit_interp *it, uint32_t node, const kni
 
 		for (int64_t i = 0; i < knit__array_count(x); ++i)
 			if (!(x->data[i] >= 0 && x->data[i] < (double)bound && x->data[i] == floor(x->data[i])))
-				return knit__fail(d, KNIT_ERR_ARGUMENT, node, "%s at %s: index %g of operand %u, needs 0 to %lld", def->name,
-				                  knit__origin_text(it->g, &it->g->nodes[node]), x->data[i], rule->operand,
-				                  (long long)bound - 1);
+				return knit__fail(d, KNIT_ERR_ARGUMENT, node, "%s at %s: index %g of operand %u, needs 0 to %lld",
+								  def->name, knit__origin_text(it->g, &it->g->nodes[node]), x->data[i], rule->operand,
+								  (long long)bound - 1);
 	}
 	return KNIT_OK;
 }

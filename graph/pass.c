@@ -13,7 +13,7 @@ static const knit_pass passes[] = {
 	{"dedup_weights", knit__pass_dedup_weights, false, "weights with equal bytes become one storage"},
 	{"cse", knit__pass_cse, false, "equal computations are done once"},
 	{"dce", knit__pass_dce, false, "what no output and no state needs is removed"},
-	{"legalise", knit__pass_legalise, true, "copies where the target needs contiguous operands; outputs own their bytes"},
+	{"legalise", knit__pass_legalise, true, "copies for operands that must be contiguous; outputs own their bytes"},
 	{"order", knit__pass_order, true, "a valid execution order"},
 };
 

@@ -168,8 +168,8 @@ static knit_status write_inputs(trial *t, knit_interp *a, knit_interp *b, knit_d
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
 
-static knit_status compare(const char *what, const char *name, const knit_array *x, const knit_array *y, double tolerance,
-                           knit_diag *d) {
+static knit_status compare(const char *what, const char *name, const knit_array *x, const knit_array *y,
+						   double tolerance, knit_diag *d) {
 	bool same = x && y && x->dtype == y->dtype && x->rank == y->rank;
 
 	for (uint32_t i = 0; same && i < x->rank; ++i)
@@ -181,8 +181,8 @@ static knit_status compare(const char *what, const char *name, const knit_array 
 
 		if (a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tolerance * fmax(fabs(a), fabs(b)))
 			continue;
-		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "%s \"%s\" differs at element %lld: %.17g before, %.17g after", what, name,
-		                  (long long)i, a, b);
+		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "%s \"%s\" differs at element %lld: %.17g before, %.17g after", what,
+						  name, (long long)i, a, b);
 	}
 	return KNIT_OK;
 }
@@ -243,8 +243,8 @@ static knit_status run_both(trial *t, const knit_graph *after, knit_interp *a, k
 		return status;
 	const knit_status first = knit__interp_run(a, &da), second = knit__interp_run(b, &db);
 	if (first != second)
-		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "runs with %s before (%.60s) and %s after (%.60s)", knit_status_name(first),
-		                  da.text, knit_status_name(second), db.text);
+		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "runs with %s before (%.60s) and %s after (%.60s)",
+						  knit_status_name(first), da.text, knit_status_name(second), db.text);
 	return first == KNIT_OK ? compare_all(t->g, after, a, b, tolerance, d) : KNIT_OK;
 }
 

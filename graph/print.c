@@ -336,9 +336,15 @@ static void dot_colour(knit_text *t, uint32_t storage) {
 	knit__text_add(t, "\"0.%03u 0.40 0.97\"", (unsigned)((uint64_t)storage * 618 % 1000));
 }
 
+static bool is_weight(const knit_storage *s) {
+	return s->kind == KNIT_STORAGE_CONST || s->kind == KNIT_STORAGE_ADAPTER;
+}
+
 static void dot_storage(const knit_graph *g, knit_text *t, uint32_t id, uint32_t uses) {
 	const knit_storage *s = &g->storages[id];
-	const char *shape = s->kind == KNIT_STORAGE_STATE ? "cylinder" : s->kind == KNIT_STORAGE_INPUT ? "parallelogram" : "ellipse";
+	const char *shape = s->kind == KNIT_STORAGE_STATE   ? "cylinder"
+	                    : s->kind == KNIT_STORAGE_INPUT ? "parallelogram"
+	                                                    : "ellipse";
 
 	knit__text_add(t, "\ts%u [shape=%s, label=\"", id, shape);
 	dot_text(t, knit__strings_get(&g->strings, s->name));
@@ -348,7 +354,7 @@ static void dot_storage(const knit_graph *g, knit_text *t, uint32_t id, uint32_t
 	if (uses > 1)
 		knit__text_add(t, "\\n%u uses", uses);
 	knit__text_add(t, "\"");
-	if (uses > 1 && (s->kind == KNIT_STORAGE_CONST || s->kind == KNIT_STORAGE_ADAPTER)) {
+	if (uses > 1 && is_weight(s)) {
 		knit__text_add(t, ", style=filled, fillcolor=");
 		dot_colour(t, id);
 	}
@@ -395,7 +401,7 @@ static void dot_node(const knit_graph *g, knit_text *t, const index_lists *x, ui
 		if (!n->in[i] || n->in[i] >= g->value_count)
 			continue;
 		const knit_storage *s = storage_of(g, &g->values[n->in[i]]);
-		if ((s->kind == KNIT_STORAGE_CONST || s->kind == KNIT_STORAGE_ADAPTER) && x->uses[g->values[n->in[i]].storage] > 1)
+		if (is_weight(s) && x->uses[g->values[n->in[i]].storage] > 1)
 			weight = g->values[n->in[i]].storage;
 	}
 	if (weight) {
@@ -413,9 +419,12 @@ knit_status knit__print_dot(const knit_graph *g, knit_text *t) {
 	if (!index_make(g, &x))
 		return KNIT_ERR_MEMORY;
 	knit__text_add(t, "digraph knit {\n\trankdir=TB;\n\tnode [fontname=\"Helvetica\", fontsize=10];\n");
-	for (uint32_t i = 1; i < g->storage_count; ++i)
-		if (g->storages[i].kind && g->storages[i].kind != KNIT_STORAGE_TEMP && g->storages[i].kind != KNIT_STORAGE_OUTPUT)
+	for (uint32_t i = 1; i < g->storage_count; ++i) {
+		const knit_storage_kind kind = g->storages[i].kind;
+
+		if (kind && kind != KNIT_STORAGE_TEMP && kind != KNIT_STORAGE_OUTPUT)
 			dot_storage(g, t, i, x.uses[i]);
+	}
 	for (uint32_t i = 0; i < g->order_count; ++i)
 		if (g->order[i] && g->order[i] < g->node_count)
 			dot_node(g, t, &x, g->order[i]);

@@ -146,25 +146,38 @@ static void check_whole(check *c, uint32_t id) {
 		fault(c, "%%%u: rows break a %s block", id, info->name);
 }
 
-/* The last element of a view at the upper bounds must lie inside the root. */
+/* Whether the last element of view v lies inside its root where every symbol has the value in `at`. */
+static bool window_fits(const knit_graph *g, const knit_value *v, const int64_t *at) {
+	const knit_value *root = &g->values[v->view_of];
+	int64_t whole = 1, last = knit__dim_eval(&g->exprs, at, v->offset);
+
+	for (int i = 0; i < root->rank; ++i)
+		if (!knit__mul_i64(whole, knit__dim_eval(&g->exprs, at, root->dims[i]), &whole))
+			return false;
+	for (int i = 0; i < v->rank; ++i)
+		if (knit__dim_eval(&g->exprs, at, v->dims[i]) == 0)
+			return true;
+	for (int i = 0; i < v->rank; ++i) {
+		const int64_t n = knit__dim_eval(&g->exprs, at, v->dims[i]),
+					  stride = knit__dim_eval(&g->exprs, at, v->strides[i]);
+		int64_t span;
+
+		if (!knit__mul_i64(n - 1, stride, &span) || !knit__add_i64(last, span, &last))
+			return false;
+	}
+	return last < whole;
+}
+
+/* At the symbols' lower bounds and at their upper bounds. */
 static void check_window(check *c, uint32_t id) {
 	const knit_graph *g = c->g;
 	const knit_value *v = &g->values[id];
 	const knit_dtype_info *info = knit__dtype_info(v->dtype);
 	const uint32_t block = info->block_elements;
-	uint64_t whole, last = (uint64_t)knit__dim_hi(&g->exprs, NULL, v->offset);
-	bool fits = true;
+	knit_bounds b;
 
-	for (int i = 0; i < v->rank; ++i) {
-		const uint64_t n = (uint64_t)knit__dim_hi(&g->exprs, NULL, v->dims[i]);
-		const uint64_t stride = (uint64_t)knit__dim_hi(&g->exprs, NULL, v->strides[i]);
-		uint64_t span = 0;
-
-		if (n == 0)
-			return;
-		fits = fits && knit__mul_u64(n - 1, stride, &span) && knit__add_u64(last, span, &last);
-	}
-	if (!fits || !knit__value_max_elements(g, NULL, v->view_of, &whole) || last >= whole)
+	knit__bounds_declared(&g->exprs, &b);
+	if (!window_fits(g, v, b.lo) || !window_fits(g, v, b.hi))
 		fault(c, "%%%u: reaches past the end of %%%u", id, v->view_of);
 	if (block == 1)
 		return;
@@ -247,8 +260,8 @@ static const char *node_name(const check *c, uint32_t id, char *out, size_t size
 	const knit_op_def *def = knit__op(c->g->nodes[id].op);
 	const char *origin = knit__origin_text(c->g, &c->g->nodes[id]);
 
-	snprintf(out, size, "node %u (%%%u = %s%s%s)", id, c->g->nodes[id].out[0], def ? def->name : "?", *origin ? " @" : "",
-	         origin);
+	snprintf(out, size, "node %u (%%%u = %s%s%s)", id, c->g->nodes[id].out[0], def ? def->name : "?",
+			 *origin ? " @" : "", origin);
 	return out;
 }
 
@@ -267,8 +280,8 @@ static bool check_node(check *c, uint32_t id) {
 	}
 	if (n->in_count < def->min_in || n->in_count > def->max_in || n->in_count > KNIT_MAX_IN ||
 	    n->out_count != def->out_count || n->out_count > KNIT_MAX_OUT) {
-		fault(c, "%s: %u inputs and %u outputs, %s takes %u to %u and gives %u", name, n->in_count, n->out_count, def->name,
-		      def->min_in, def->max_in, def->out_count);
+		fault(c, "%s: %u inputs and %u outputs, %s takes %u to %u and gives %u", name, n->in_count, n->out_count,
+			  def->name, def->min_in, def->max_in, def->out_count);
 		return false;
 	}
 	if (n->origin > g->strings.count)
@@ -289,7 +302,8 @@ static bool check_node(check *c, uint32_t id) {
 	for (int i = 0; i < n->out_count; ++i) {
 		const uint32_t out = n->out[i];
 
-		if (out == 0 || out >= g->value_count || g->values[out].producer != id || g->values[out].view_of || !c->sound[out])
+		if (out == 0 || out >= g->value_count || g->values[out].producer != id || g->values[out].view_of ||
+			!c->sound[out])
 			fault(c, "%s: output %d is %%%u, which is broken or not its own", name, i, out);
 		else if ((g->storages[g->values[out].storage].kind == KNIT_STORAGE_STATE) !=
 		         (i == 0 && (def->flags & KNIT_OP_WRITES_STATE)))
@@ -450,7 +464,9 @@ static void check_tables(check *c) {
 			found += g->outputs[i].value == s->value && g->outputs[i].name == s->name;
 		for (uint32_t i = 0; s->kind == KNIT_STORAGE_STATE && i < g->state_count; ++i)
 			found += g->states[i].storage == id;
-		if (found != 1 && (s->kind == KNIT_STORAGE_INPUT || s->kind == KNIT_STORAGE_OUTPUT || s->kind == KNIT_STORAGE_STATE))
+		const bool listed =
+			s->kind == KNIT_STORAGE_INPUT || s->kind == KNIT_STORAGE_OUTPUT || s->kind == KNIT_STORAGE_STATE;
+		if (listed && found != 1)
 			fault(c, "s%u: its %s is listed %u times", id, knit__storage_kind_name(s->kind), found);
 	}
 	for (uint32_t i = 0; i < g->input_count; ++i)
