@@ -110,6 +110,7 @@ static knit_status read_numbers(knit_reader *r, knit_metadata *m, const char *ke
 	const uint64_t size = knit__metadata_type_bytes(type);
 	knit_diag d = {0};
 
+	r->field_at = r->at;
 	/* Divided, not multiplied: the count is the file's. */
 	if (count > knit__reader_remaining(r) / size)
 		return knit__reader_fail(r, KNIT_ERR_FORMAT, "%llu values of %s declared, the file ends after %llu bytes",
@@ -150,6 +151,7 @@ static knit_status read_key_value(knit_reader *r, knit_metadata *m, char *key) {
 		return r->status;
 	if (type != GGUF_STRING)
 		return read_numbers(r, m, key, value_types[type], is_array, count);
+	r->field_at = r->at;
 	if (count > knit__reader_remaining(r) / STRING_LENGTH_BYTES)
 		return knit__reader_fail(r, KNIT_ERR_FORMAT, "%llu strings declared, the file ends after %llu bytes",
 		                         (unsigned long long)count, (unsigned long long)knit__reader_remaining(r));
