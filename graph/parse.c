@@ -188,7 +188,7 @@ static bool read_operands(knit_parser *p, knit_node *n) {
 static bool parse_result(knit_parser *p, uint32_t id, uint32_t node) {
 	knit_graph *g = p->g;
 	knit_value v = {.producer = node};
-	uint64_t version = 0;
+	uint64_t version = 0, elements, bytes;
 
 	if (!knit__parse_type(p, &v) || !set_strides(p, &v) || !new_value(p, id))
 		return false;
@@ -216,7 +216,8 @@ static bool parse_result(knit_parser *p, uint32_t id, uint32_t node) {
 		}
 	}
 	g->values[id] = v;
-	return true;
+	return (knit__value_max_elements(g, NULL, id, &elements) && knit__dtype_bytes(v.dtype, elements, &bytes)) ||
+	       knit__parse_fail(p, "the size of %%%u does not fit 64 bits or breaks a block", id);
 }
 
 static bool parse_node(knit_parser *p, uint32_t out_count, const uint32_t *out, const char *name) {
@@ -346,8 +347,10 @@ static bool finish(knit_parser *p) {
 	for (uint32_t i = 1; i < g->storage_count; ++i) {
 		knit_storage *s = &g->storages[i];
 
-		if (s->kind == KNIT_STORAGE_TEMP && !knit__storage_max_bytes(g, NULL, i, &s->max_bytes))
-			return knit__parse_fail(p, "the size of %%%u does not fit 64 bits or breaks a block", s->value);
+		if (s->kind != KNIT_STORAGE_TEMP || knit__storage_max_bytes(g, NULL, i, &s->max_bytes))
+			continue;
+		knit__fail(p->d, KNIT_ERR_FORMAT, 0, "not a valid graph: rows of %%%u break a block", s->value);
+		return false;
 	}
 	for (uint32_t i = 1; i < g->value_count; ++i) {
 		knit_value *v = &g->values[i];
