@@ -51,7 +51,8 @@ bool knit__value_live(const knit_graph *g, uint32_t id) {
 	const uint32_t root = g->values[id].view_of;
 	if (!root)
 		return root_live(g, id);
-	return root < g->value_count && !g->values[root].view_of && root_live(g, root);
+	return root < g->value_count && !g->values[root].view_of && root_live(g, root) &&
+	       g->values[id].storage < g->storage_count && g->storages[g->values[id].storage].kind;
 }
 
 /* ---- symbols and storages ---------------------------------------------------------------------------------------- */
