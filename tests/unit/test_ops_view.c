@@ -251,6 +251,10 @@ START_TEST(heads_split_and_merge) {
 	elements(thin.id, at);
 	ck_assert(at[0] == 0 && at[1] == 7 && at[3] == 1);
 	check_dims(knit_merge_heads(g, knit_transpose(g, tall, 0, 1)), 1, (int64_t[]){21});
+	const knit_tensor column = knit_merge_heads(g, knit_slice(g, heads, 2, 1, knit_n(1)));
+	check_dims(column, 2, (int64_t[]){5, 3});
+	elements(column.id, at);
+	ck_assert(at[0] == 1 && at[1] == 5 && at[2] == 9 && at[3] == 13);
 	ck_assert_uint_eq(g->node_count, 2);
 	end();
 }
