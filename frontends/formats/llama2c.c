@@ -190,20 +190,23 @@ static uint64_t bytes_of(const int64_t *dims, int rank) {
 	return (uint64_t)dims[0] * (rank > 1 ? (uint64_t)dims[1] : 1) * sizeof(float);
 }
 
-/* What the header makes the whole file be; false on overflow. */
-static bool file_bytes(const header *h, const segment *order, size_t count, uint64_t header_bytes, uint64_t *out) {
+/* What the header makes the whole file be, and how many tensors knit takes from it; false on overflow. */
+static bool file_bytes(const header *h, const segment *order, size_t count, uint64_t header_bytes, uint64_t *out,
+                       uint64_t *tensors) {
 	uint64_t total = header_bytes;
 
+	*tensors = 0;
 	for (size_t i = 0; i < count; ++i) {
 		int64_t dims[2];
 		const int rank = shape_of(h, order[i].shape, dims);
+		const uint64_t times = order[i].per_layer ? (uint64_t)h->layers : 1;
 		uint64_t bytes;
 
 		if (order[i].only_if_separate && h->shared_classifier)
 			continue;
-		if (!knit__mul_u64(bytes_of(dims, rank), order[i].per_layer ? (uint64_t)h->layers : 1, &bytes) ||
-		    !knit__add_u64(total, bytes, &total))
+		if (!knit__mul_u64(bytes_of(dims, rank), times, &bytes) || !knit__add_u64(total, bytes, &total))
 			return false;
+		*tensors += order[i].name ? times : 0;
 	}
 	*out = total;
 	return true;
@@ -275,7 +278,7 @@ static knit_status add_metadata(knit_metadata *m, const header *h, knit_diag *di
 }
 
 knit_status knit__llama2c_read(knit_model_file *file, const uint8_t *data, uint64_t bytes, knit_diag *diag) {
-	uint64_t expected;
+	uint64_t expected, tensors;
 	knit_reader r;
 	header h;
 
@@ -289,15 +292,15 @@ knit_status knit__llama2c_read(knit_model_file *file, const uint8_t *data, uint6
 	const uint64_t header_bytes = file->version ? V1_HEADER_BYTES : V0_HEADER_BYTES;
 	r.field_at = 0;
 	/* The whole size is known from the header: one comparison stands for all bounds and counts. */
-	if (!file_bytes(&h, order, count, header_bytes, &expected))
+	if (!file_bytes(&h, order, count, header_bytes, &expected, &tensors))
 		return knit__reader_fail(&r, KNIT_ERR_FORMAT, "the size that the header declares overflows");
 	if (expected != bytes)
 		return knit__reader_fail(&r, KNIT_ERR_FORMAT, "the v%u header declares a file of %llu bytes, it has %llu",
 		                         file->version, (unsigned long long)expected, (unsigned long long)bytes);
 
-	if ((uint64_t)h.layers > KNIT_LIMIT_TENSORS / count)
-		return knit__reader_fail(&r, KNIT_ERR_LIMIT, "%d layers make more than %llu tensors", h.layers,
-		                         (unsigned long long)KNIT_LIMIT_TENSORS);
+	if (tensors > KNIT_LIMIT_TENSORS)
+		return knit__reader_fail(&r, KNIT_ERR_LIMIT, "%d layers make %llu tensors, the limit is %llu", h.layers,
+		                         (unsigned long long)tensors, (unsigned long long)KNIT_LIMIT_TENSORS);
 
 	r.at = header_bytes;
 	status = add_tensors(&r, file, &h, order, count);
