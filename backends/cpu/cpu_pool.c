@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #define SPIN_IDLE 2000 /* pauses, 20 to 100 microseconds: longer than the gap between two steps of a program */
@@ -64,15 +65,30 @@ static inline void pause_briefly(void) {
 #endif
 }
 
+/* Cores' worth of time that a container grants (cgroup v2); UINT32_MAX without a limit. */
+static uint32_t granted_cores(void) {
+	unsigned long long quota, period;
+	FILE *const f = fopen("/sys/fs/cgroup/cpu.max", "r");
+
+	if (!f)
+		return UINT32_MAX;
+	const int read = fscanf(f, "%llu %llu", &quota, &period); /* "max 100000" reads nothing */
+	fclose(f);
+	if (read != 2 || period == 0 || quota / period >= UINT32_MAX - 1)
+		return UINT32_MAX;
+	return quota < period ? 1 : (uint32_t)(quota / period + (quota % period != 0));
+}
+
 uint32_t knit__pool_cores(void) {
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
 #ifdef __linux__
 	cpu_set_t set;
 
 	if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-		return (uint32_t)CPU_COUNT(&set);
+		n = CPU_COUNT(&set);
 #endif
-	const long n = sysconf(_SC_NPROCESSORS_ONLN);
-	return n < 1 ? 1 : (uint32_t)n;
+	const uint32_t cores = n < 1 ? 1 : (uint32_t)n, granted = granted_cores();
+	return cores < granted ? cores : granted;
 }
 
 /* ---- one job ----------------------------------------------------------------------------------------------------- */
