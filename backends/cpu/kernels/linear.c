@@ -1,0 +1,199 @@
+/* Owns the driver of linear for every instruction set. Knows no instruction set: that is in the tiles. Reference:
+ * ops/linear.c. */
+#include "linear.h"
+#include "half.h"
+#include "operand.h"
+
+/* Columns of a unit: few where there are few rows, so that many threads find work; more where x is read again for
+ * each of them. What an output is does not depend on it. */
+static int64_t unit_columns(int64_t rows) { return rows > 8 ? 64 : 16; }
+
+static int64_t rows_of(const knit_cpu_step *s) { return knit__cpu_outer(&s->out[0], 1); }
+
+bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight) {
+	const knit_operand_view *const x = &node->in[0], *const w = &node->in[1];
+
+	return w->dtype == weight && knit__weight_rows(w) && knit__f32_rows(x) && knit__f32_dense(&node->out[0]) &&
+	       node->out[0].rank == x->rank;
+}
+
+uint64_t knit__linear_scratch(const knit_node_view *node, uint32_t threads) {
+	uint64_t bytes;
+
+	(void)threads;
+	if (!knit__mul_u64(knit__max_rows(node, &node->in[0], 1),
+	                   (uint64_t)knit__linear_row_bytes(node->in[1].dims[1].v), &bytes))
+		return UINT64_MAX;
+	return bytes;
+}
+
+/* ---- quantising x ------------------------------------------------------------------------------------------------ */
+
+int64_t knit__linear_row_units(const knit_cpu_step *s) { return rows_of(s); }
+
+void knit__linear_quantise_block(const float *x, int8_t *q, float *scale) {
+	uint32_t max = 0;
+	float in[32], factor = 1, inverse;
+
+	for (int i = 0; i < 32; ++i) {
+		const uint32_t magnitude = knit__as_bits(x[i]) & 0x7fffffff;
+
+		max = magnitude > max ? magnitude : max;
+	}
+	if (max >= KNIT_LINEAR_MAX_HI || max == 0) {
+		memset(q, 0, 32);
+		*scale = max ? knit__as_float(0x7fc00000) : 0;
+		return;
+	}
+	if (max < KNIT_LINEAR_MAX_LO)
+		factor = 0x1p100f;
+	inverse = 127.0f / (knit__as_float(max) * factor);
+	for (int i = 0; i < 32; ++i)
+		in[i] = x[i] * factor * inverse + 12582912.0f; /* the nearest integer is now in the low bits */
+	for (int i = 0; i < 32; ++i)
+		q[i] = (int8_t)(knit__as_bits(in[i]) & 0xff);
+	*scale = knit__as_float(max) * factor / 127.0f / factor;
+}
+
+/* What follows the q of a row, given q and the scales of its k / 32 blocks. */
+static void finish_row(int64_t k, int32_t bias, char *row) {
+	const int64_t padded = knit__linear_padded(k);
+	const int8_t *const q = (const int8_t *)row;
+	int32_t *const sums = (int32_t *)(void *)(row + padded);
+
+	memset(row + k, 0, (size_t)(padded - k));
+	memset(row + 2 * padded + k / 8, 0, (size_t)(padded - k) / 8);
+	for (int64_t i = 0; i < padded / 4; ++i)
+		sums[i] = -bias * (q[4 * i] + q[4 * i + 1] + q[4 * i + 2] + q[4 * i + 3]);
+}
+
+void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *row) {
+	float *const scales = (float *)(void *)(row + 2 * knit__linear_padded(k));
+
+	for (int64_t b = 0; b < k / 32; ++b)
+		knit__linear_quantise_block(x + b * 32, (int8_t *)row + b * 32, &scales[b]);
+	finish_row(k, bias, row);
+}
+
+void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
+	const int64_t k = s->in[1].dims[1], row_bytes = knit__linear_row_bytes(k);
+
+	for (int64_t r = begin; r < end; ++r)
+		isa->quantise(knit__f32_row(&s->in[0], r), k, isa->dtype == KNIT_Q8_0 ? 128 : 8, s->scratch + r * row_bytes);
+}
+
+/* ---- units ------------------------------------------------------------------------------------------------------- */
+
+int64_t knit__linear_units(const knit_cpu_step *s) {
+	const int64_t rows = rows_of(s);
+
+	return knit__ceil_div(s->in[1].dims[0], unit_columns(rows)) * knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+}
+
+/* The rows of x of one unit and all that does not change inside it. */
+typedef struct unit {
+	const knit_linear_isa *isa;
+	const char *x[KNIT_LINEAR_ROWS];
+	int64_t rows, columns, k, w_stride;
+	const char *w;
+	float *out;
+	int64_t out_stride;
+} unit;
+
+/* rows x columns outputs of one span, cut into the variant's tiles. w and out point at the first column. */
+static void span_tiles(const unit *u, const knit_linear_isa *isa, const char *w, int64_t w_stride, int64_t k0,
+                       int64_t column, int64_t columns) {
+	const bool quantised = knit__is_block(isa->dtype);
+	knit_linear_tile_args a = {.w_stride = w_stride,
+	                           .k0 = k0,
+	                           .length = knit__min(KNIT_LINEAR_SPAN, u->k - k0),
+	                           .k_padded = knit__linear_padded(u->k),
+	                           .out_stride = u->out_stride,
+	                           .add = k0 > 0};
+	int64_t count;
+
+	for (int64_t r = 0; r < u->rows; r += count) {
+		count = knit__min(isa->max_rows, u->rows - r);
+		const knit_linear_shape *const shape = &isa->shapes[count - 1];
+		int64_t c = 0;
+
+		for (int64_t i = 0; i < count; ++i)
+			a.x[i] = u->x[r + i] + (quantised ? 0 : k0 * 4);
+		for (; c + shape->columns <= columns; c += shape->columns) {
+			a.w = w + c * w_stride;
+			a.out = u->out + r * u->out_stride + column + c;
+			shape->full(&a);
+		}
+		for (; c < columns; ++c) {
+			a.w = w + c * w_stride;
+			a.out = u->out + r * u->out_stride + column + c;
+			shape->one(&a);
+		}
+	}
+}
+
+/* Few rows: the matrix is read row by row, once, each row to its end. */
+static void run_few_rows(const unit *u) {
+	for (int64_t c = 0; c < u->columns; c += KNIT_LINEAR_TILE_COLUMNS)
+		for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN)
+			span_tiles(u, u->isa, u->w + c * u->w_stride + knit__bytes_of(u->isa->dtype, k0), u->w_stride, k0, c,
+			           knit__min(KNIT_LINEAR_TILE_COLUMNS, u->columns - c));
+}
+
+/* Many rows: a span of x stays in the second cache for all columns, a tile of w in the first for all rows. */
+static void run_many_rows(const unit *u) {
+	_Alignas(64) float wide[KNIT_LINEAR_TILE_COLUMNS * KNIT_LINEAR_SPAN];
+
+	for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN) {
+		const int64_t length = knit__min(KNIT_LINEAR_SPAN, u->k - k0);
+
+		for (int64_t c = 0; c < u->columns; c += KNIT_LINEAR_TILE_COLUMNS) {
+			const int64_t columns = knit__min(KNIT_LINEAR_TILE_COLUMNS, u->columns - c);
+			const char *const w = u->w + c * u->w_stride + knit__bytes_of(u->isa->dtype, k0);
+
+			if (!u->isa->widened) {
+				span_tiles(u, u->isa, w, u->w_stride, k0, c, columns);
+				continue;
+			}
+			for (int64_t i = 0; i < columns; ++i)
+				u->isa->widen(w + i * u->w_stride, wide + i * KNIT_LINEAR_SPAN, length);
+			span_tiles(u, u->isa->widened, (const char *)wide, KNIT_LINEAR_SPAN * 4, k0, c, columns);
+		}
+	}
+}
+
+/* The empty sum. */
+static void clear(const unit *u) {
+	for (int64_t r = 0; r < u->rows; ++r)
+		for (int64_t c = 0; c < u->columns; ++c)
+			u->out[r * u->out_stride + c] = 0;
+}
+
+void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
+	const knit_cpu_tensor *const w = &s->in[1];
+	const int64_t n = w->dims[0], k = w->dims[1], rows = rows_of(s), row_bytes = knit__linear_row_bytes(k);
+	const int64_t columns = unit_columns(rows), row_blocks = knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+	float *const out = (float *)(void *)s->out[0].data;
+
+	for (int64_t i = begin; i < end; ++i) {
+		const int64_t row = i % row_blocks * KNIT_LINEAR_ROWS, column = i / row_blocks * columns;
+		unit u = {.isa = isa,
+		          .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
+		          .columns = knit__min(columns, n - column),
+		          .k = k,
+		          .w_stride = knit__bytes_of(w->dtype, w->strides[0]),
+		          .out = out + row * n + column,
+		          .out_stride = n};
+
+		u.w = w->data + column * u.w_stride;
+		for (int64_t r = 0; r < u.rows; ++r)
+			u.x[r] = knit__is_block(w->dtype) ? s->scratch + (row + r) * row_bytes
+			                                  : (const char *)knit__f32_row(&s->in[0], row + r);
+		if (k == 0)
+			clear(&u);
+		else if (u.rows <= KNIT_LINEAR_TILE_ROWS)
+			run_few_rows(&u);
+		else
+			run_many_rows(&u);
+	}
+}

@@ -1,0 +1,119 @@
+/* Owns what the variants of linear share: how the work is cut, what a tile function computes, how quantised rows of x
+ * lie in scratch. A variant is a knit_linear_isa; the driver (linear.c) is the same for all.
+ *
+ * Every output is computed in one order, whatever tile it falls into: k is cut into spans of KNIT_LINEAR_SPAN, a span
+ * is summed in the variant's lanes, the lanes in a fixed tree, the spans one after the other. So a row gives the same
+ * bits alone and among others, on one thread and on many. */
+#ifndef KNIT_KERNELS_LINEAR_H
+#define KNIT_KERNELS_LINEAR_H
+
+#include "kernels.h"
+
+#define KNIT_LINEAR_SPAN 1024     /* elements of k: a multiple of every block and vector */
+#define KNIT_LINEAR_ROWS 48       /* of x in a unit */
+#define KNIT_LINEAR_TILE_ROWS 4   /* at most */
+#define KNIT_LINEAR_TILE_COLUMNS 8 /* at most, and a divisor of every unit's columns */
+
+typedef struct knit_linear_tile_args {
+	const char *x[KNIT_LINEAR_TILE_ROWS]; /* float weights: f32 at k0; quantised weights: start of the scratch row */
+	const char *w;                        /* first weight row at k0 */
+	int64_t w_stride;                     /* bytes from one weight row to the next */
+	int64_t k0, length;                   /* elements of k */
+	int64_t k_padded;                     /* quantised weights: see below */
+	float *out;
+	int64_t out_stride;                   /* elements from one row of x to the next */
+	bool add;                             /* to what out holds; set from the second span on */
+} knit_linear_tile_args;
+
+typedef void (*knit_linear_tile)(const knit_linear_tile_args *a);
+
+/* Tiles of r x-rows by `columns` weight rows, and r by 1 for the rest. */
+typedef struct knit_linear_shape { int columns; knit_linear_tile full, one; } knit_linear_shape;
+
+typedef struct knit_linear_isa {
+	knit_dtype dtype;
+	int max_rows;                                    /* of a tile */
+	knit_linear_shape shapes[KNIT_LINEAR_TILE_ROWS]; /* [rows - 1] */
+	/* f16, bf16: where many rows share a weight row it is widened to f32 once and goes through the f32 shapes. */
+	const struct knit_linear_isa *widened;
+	void (*widen)(const char *src, float *dst, int64_t n);
+	/* Quantised weights: one row of x to scratch. */
+	void (*quantise)(const float *x, int64_t k, int32_t bias, char *row);
+} knit_linear_isa;
+
+/* A quantised row of x: k_padded int8 q; then k_padded / 4 int32, minus `bias` times the sum of q by fours (what makes
+ * up for weights stored with a bias added, in the lanes of an int8 dot product); then k_padded / 32 float scales.
+ * x[i] ~ q[i] * scale[i / 32]. Filled up with zeros to a multiple of 64 elements. */
+static inline int64_t knit__linear_padded(int64_t k) { return (k + 63) / 64 * 64; }
+static inline int64_t knit__linear_row_bytes(int64_t k) {
+	return (knit__linear_padded(k) * 2 + knit__linear_padded(k) / 8 + 63) / 64 * 64;
+}
+static inline const char *knit__linear_q(const knit_linear_tile_args *a, int row) { return a->x[row] + a->k0; }
+static inline const char *knit__linear_bias(const knit_linear_tile_args *a, int row) {
+	return a->x[row] + a->k_padded + a->k0;
+}
+static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int row) {
+	return a->x[row] + 2 * a->k_padded + a->k0 / 8;
+}
+
+/* Bytes from a weight to the one that a tile of one row should ask memory for meanwhile: the same place some tiles
+ * further down the matrix, near enough to stay in the second cache until it is used. Rows are too short for the
+ * processor to see a stream in them. */
+static inline int64_t knit__linear_ahead(const knit_linear_tile_args *a, int columns) {
+	const int64_t tile = a->w_stride * columns, wanted = 48 << 10;
+
+	return tile >= wanted || tile <= 0 ? tile : (wanted / tile + 1) * tile;
+}
+/* The address may lie outside the matrix: it is only a hint, nothing is read through it. */
+static inline void knit__prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
+
+/* One block of 32 as every variant must quantise it: q = round(x * 127 / max|x|), scale = max|x| / 127. Blocks with a
+ * NaN or an infinity get the scale NaN; variants hand them, and blocks too small for f32's 127 / max, to this. */
+void knit__linear_quantise_block(const float *x, int8_t *q, float *scale);
+/* The range of the bits of max|x| that a variant may treat by itself, and zero. */
+#define KNIT_LINEAR_MAX_LO UINT32_C(0x0d800000) /* 2^-100 */
+#define KNIT_LINEAR_MAX_HI UINT32_C(0x7f800000) /* infinity */
+void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *row);
+void knit__linear_quantise_avx2(const float *x, int64_t k, int32_t bias, char *row);
+
+bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight);
+uint64_t knit__linear_scratch(const knit_node_view *node, uint32_t threads);
+int64_t knit__linear_row_units(const knit_cpu_step *s);
+int64_t knit__linear_units(const knit_cpu_step *s);
+void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
+void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
+
+/* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0. */
+#define KNIT_LINEAR_ENTRY(type, DTYPE) \
+	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts(node, DTYPE); } \
+	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
+		(void)thread; \
+		knit__linear_run(s, begin, end, &isa_##type); \
+	}
+#define KNIT_LINEAR_QUANTISED_ENTRY(type, DTYPE) \
+	KNIT_LINEAR_ENTRY(type, DTYPE) \
+	static void quantise_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
+		(void)thread; \
+		knit__linear_quantise(s, begin, end, &isa_##type); \
+	}
+#define KNIT_LINEAR_KERNEL(type, suffix, level) \
+	const knit_cpu_kernel knit__linear_##type##_##suffix = {"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, \
+	                                                        accepts_##type, NULL, \
+	                                                        {{knit__linear_units, run_##type}}};
+#define KNIT_LINEAR_QUANTISED_KERNEL(type, suffix, level) \
+	const knit_cpu_kernel knit__linear_##type##_##suffix = { \
+		"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
+		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
+#define KNIT_LINEAR_KERNELS(suffix, level) \
+	KNIT_LINEAR_ENTRY(f32, KNIT_F32) \
+	KNIT_LINEAR_ENTRY(f16, KNIT_F16) \
+	KNIT_LINEAR_ENTRY(bf16, KNIT_BF16) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q8_0, KNIT_Q8_0) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q4_0, KNIT_Q4_0) \
+	KNIT_LINEAR_KERNEL(f32, suffix, level) \
+	KNIT_LINEAR_KERNEL(f16, suffix, level) \
+	KNIT_LINEAR_KERNEL(bf16, suffix, level) \
+	KNIT_LINEAR_QUANTISED_KERNEL(q8_0, suffix, level) \
+	KNIT_LINEAR_QUANTISED_KERNEL(q4_0, suffix, level)
+
+#endif
