@@ -1,0 +1,480 @@
+/* The knit command as a person meets it: help, exit codes, one-line errors, text, JSON, signals, full disks. Runs the
+ * built program on the bundled model. */
+#include "../tools/command.h"
+#include "../tools/suite.h"
+
+#include <cjson/cJSON.h>
+
+#include <math.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char knit[] = KNIT_BINARY_DIR "/knit";
+static const char model[] = KNIT_SOURCE_DIR "/frontends/demo/shakespeare.gguf";
+
+#define RUN(result, input, ...) command_run((const char *const[]){knit, __VA_ARGS__, NULL}, input, result)
+
+static size_t lines(const char *text) {
+	size_t n = 0;
+
+	for (; *text; ++text)
+		n += *text == '\n';
+	return n;
+}
+
+/* Exit code, nothing on stdout, one line on stderr that holds `part`. */
+static void check_error(command_result *r, int code, const char *part) {
+	ck_assert_msg(r->code == code, "exit code %d, not %d: %s", r->code, code, r->err);
+	ck_assert_msg(r->out_bytes == 0, "stdout says: %s", r->out);
+	ck_assert_msg(lines(r->err) == 1 && r->err[r->err_bytes - 1] == '\n', "not one line: %s", r->err);
+	ck_assert_msg(strncmp(r->err, "knit", 4) == 0 && strstr(r->err, part) != NULL, "\"%s\" is not in: %s", part,
+				  r->err);
+	command_clear(r);
+}
+
+static cJSON *check_json(command_result *r) {
+	ck_assert_msg(r->code == 0, "exit code %d: %s", r->code, r->err);
+	ck_assert_msg(r->err_bytes == 0, "stderr says: %s", r->err);
+	ck_assert_uint_eq(lines(r->out), 1);
+	cJSON *root = cJSON_ParseWithLength(r->out, r->out_bytes);
+	ck_assert_msg(cJSON_IsObject(root), "no JSON object: %s", r->out);
+	command_clear(r);
+	return root;
+}
+
+static double number(const cJSON *object, const char *name) {
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+
+	ck_assert_msg(cJSON_IsNumber(item), "%s is no number", name);
+	return item->valuedouble;
+}
+
+START_TEST(help_teaches_by_example) {
+	static const char *const commands[] = {"run", "info", "graph", "eval", "devices"};
+	char example[64];
+	command_result r;
+
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
+		RUN(&r, NULL, commands[i], "--help");
+		snprintf(example, sizeof example, "\n  knit %s", commands[i]);
+		ck_assert_int_eq(r.code, 0);
+		ck_assert_uint_eq(r.err_bytes, 0);
+		ck_assert_msg(strstr(r.out, example) != NULL, "no example in: %s", r.out);
+		command_clear(&r);
+	}
+	RUN(&r, NULL, "--help");
+	ck_assert_int_eq(r.code, 0);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)
+		ck_assert_ptr_nonnull(strstr(r.out, commands[i]));
+	command_clear(&r);
+	RUN(&r, NULL, "--version");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_str_eq(r.out, "knit 0.1.0\n");
+	command_clear(&r);
+	command_run((const char *const[]){knit, NULL}, NULL, &r);
+	ck_assert_int_eq(r.code, 2);
+	ck_assert_ptr_nonnull(strstr(r.err, "knit run"));
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(wrong_usage_is_exit_code_2) {
+	command_result r;
+
+	RUN(&r, NULL, "walk");
+	check_error(&r, 2, "\"walk\" is no command");
+	RUN(&r, NULL, "run");
+	check_error(&r, 2, "name a MODEL");
+	RUN(&r, NULL, "run", "--fast", model);
+	check_error(&r, 2, "\"--fast\" is no option");
+	RUN(&r, NULL, "run", "-z", model);
+	check_error(&r, 2, "\"-z\" is no option");
+	RUN(&r, NULL, "run", model, "-n");
+	check_error(&r, 2, "-n needs a value");
+	RUN(&r, NULL, "run", model, "-n", "ten");
+	check_error(&r, 2, "-n \"ten\"");
+	RUN(&r, NULL, "run", model, "-n", "-1");
+	check_error(&r, 2, "-n \"-1\"");
+	RUN(&r, NULL, "run", model, "--temp", "hot");
+	check_error(&r, 2, "--temp \"hot\"");
+	RUN(&r, NULL, "run", model, "--top-p", "1.5");
+	check_error(&r, 2, "--top-p \"1.5\"");
+	RUN(&r, NULL, "run", model, "--seed", "-3");
+	check_error(&r, 2, "--seed");
+	RUN(&r, NULL, "run", model, "--threads", "0");
+	check_error(&r, 2, "--threads");
+	RUN(&r, NULL, "run", model, "--ctx", "99999999999999999999");
+	check_error(&r, 2, "--ctx");
+	RUN(&r, NULL, "run", model, "--kv", "f8");
+	check_error(&r, 2, "--kv");
+	RUN(&r, NULL, "run", model, "--sampler", "best");
+	check_error(&r, 2, "--sampler");
+	RUN(&r, NULL, "run", model, "--sampler", "llama2c", "--top-k", "4");
+	check_error(&r, 2, "--top-k");
+	RUN(&r, NULL, "run", model, "Once", "upon");
+	check_error(&r, 2, "\"Once\" is one operand too many");
+	RUN(&r, NULL, "eval", model);
+	check_error(&r, 2, "name a text FILE");
+	RUN(&r, NULL, "eval", model, model, "--last-fraction", "0");
+	check_error(&r, 2, "--last-fraction");
+	RUN(&r, NULL, "graph", model, "--format", "png");
+	check_error(&r, 2, "--format");
+	RUN(&r, NULL, "devices", "cpu");
+	check_error(&r, 2, "operand");
+}
+END_TEST
+
+START_TEST(wrong_input_is_exit_code_1_and_one_line) {
+	command_result r;
+
+	RUN(&r, NULL, "info", "/nowhere/model.gguf");
+	check_error(&r, 1, "/nowhere/model.gguf");
+	RUN(&r, NULL, "info", KNIT_SOURCE_DIR);
+	check_error(&r, 1, "model.safetensors");
+	RUN(&r, NULL, "info", knit); /* an executable */
+	check_error(&r, 1, "not a model file");
+	RUN(&r, NULL, "run", KNIT_SOURCE_DIR "/LICENSE", "-p", "x");
+	check_error(&r, 1, "LICENSE");
+	RUN(&r, NULL, "run", model, "-p", "x", "--device", "abacus");
+	check_error(&r, 1, "abacus");
+	RUN(&r, NULL, "run", model, "-p", "a prompt that is too long", "--ctx", "8");
+	check_error(&r, 1, "25 tokens, the context 8");
+	RUN(&r, NULL, "run", model, "--visits", "0,1,9");
+	check_error(&r, 1, "layer 9");
+	RUN(&r, NULL, "run", model, "--visits", "0,,1");
+	check_error(&r, 1, "visits \"0,,1\"");
+	RUN(&r, NULL, "run", model, "--adapter", "/nowhere/lora");
+	check_error(&r, 1, "/nowhere/lora");
+	RUN(&r, NULL, "run", model, "--tokenizer", "/nowhere/tok.bin");
+	check_error(&r, 1, "/nowhere/tok.bin");
+	RUN(&r, NULL, "eval", model, "/nowhere/text");
+	check_error(&r, 1, "/nowhere/text");
+	RUN(&r, NULL, "eval", model, "/dev/null");
+	check_error(&r, 1, "too few");
+	RUN(&r, NULL, "graph", model, "-o", "/nowhere/g.txt");
+	check_error(&r, 1, "/nowhere/g.txt");
+}
+END_TEST
+
+/* The bundled model cut off at many places: one line and code 1 each time. */
+START_TEST(truncated_files) {
+	char path[] = "/tmp/knit-cut-XXXXXX";
+	const int fd = mkstemp(path);
+	FILE *f = fopen(model, "rb");
+	static char data[4 << 20];
+	const size_t bytes = f ? fread(data, 1, sizeof data, f) : 0;
+	command_result r;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_uint_gt(bytes, 1000000);
+	fclose(f);
+	for (size_t cut = 0; cut < bytes; cut = cut * 3 + 1) {
+		ck_assert_int_eq(ftruncate(fd, 0), 0);
+		ck_assert_int_eq(pwrite(fd, data, cut, 0), (ssize_t)cut);
+		RUN(&r, NULL, "run", path, "-p", "x", "-n", "1");
+		check_error(&r, 1, path);
+	}
+	ck_assert_int_eq(pwrite(fd, data, bytes - 1, 0), (ssize_t)bytes - 1);
+	RUN(&r, NULL, "run", path, "-p", "x", "-n", "1");
+	check_error(&r, 1, path);
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
+START_TEST(run_writes_text_and_figures) {
+	static const char *const words[] = {"prompt ",  "generated ", "tokens/s", "stored once",          "as visited",
+										"adapters", "KV cache",   "arena",    "no plan can be below", "in, out"};
+	command_result r, again;
+
+	RUN(&r, NULL, "run", model, "-p", "ROMEO:", "-n", "20", "--seed", "7");
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	ck_assert_int_eq(strncmp(r.out, "ROMEO:", 6), 0);
+	ck_assert_uint_ge(r.out_bytes, 6 + 20 + 1); /* the model's tokens are bytes; some may pass as they are */
+	ck_assert_int_eq(r.out[r.out_bytes - 1], '\n');
+	for (size_t i = 0; i < sizeof words / sizeof *words; ++i)
+		ck_assert_msg(strstr(r.err, words[i]) != NULL, "no \"%s\" in: %s", words[i], r.err);
+
+	RUN(&again, NULL, "run", model, "-p", "ROMEO:", "-n", "20", "--seed", "7", "-q", "--threads", "1");
+	ck_assert_str_eq(again.out, r.out);
+	ck_assert_uint_eq(again.err_bytes, 0);
+	command_clear(&again);
+	/* The prompt from stdin, with its last newline taken off; -p - says so, a stdin that is no terminal implies it. */
+	RUN(&again, "ROMEO:\n", "run", model, "-n", "20", "--seed", "7", "-q");
+	ck_assert_str_eq(again.out, r.out);
+	command_clear(&again);
+	RUN(&again, "ROMEO:", "run", model, "-p", "-", "-n", "20", "--seed", "7", "-q");
+	ck_assert_str_eq(again.out, r.out);
+	command_clear(&again);
+	RUN(&again, NULL, "run", model, "-p", "ROMEO:", "-n", "20", "--seed", "8", "-q");
+	ck_assert_str_ne(again.out, r.out);
+	command_clear(&again);
+	command_clear(&r);
+	/* Nothing at all to go on from. */
+	RUN(&r, NULL, "run", model, "-n", "5", "--seed", "7");
+	ck_assert_int_eq(r.code, 0);
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(run_says_why_it_stopped) {
+	command_result r;
+
+	RUN(&r, NULL, "run", model, "-p", "ROMEO:", "-n", "3");
+	ck_assert_ptr_nonnull(strstr(r.err, "3 tokens asked for"));
+	command_clear(&r);
+	RUN(&r, NULL, "run", model, "-p", "ROMEO:", "-n", "100", "--ctx", "16");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_ptr_nonnull(strstr(r.err, "context of 16 positions is full"));
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(run_as_json) {
+	command_result r;
+
+	RUN(&r, NULL, "run", model, "-p", "JULIET:", "-n", "12", "--temp", "0", "--json", "--ctx", "64");
+	cJSON *root = check_json(&r), *memory = cJSON_GetObjectItem(root, "memory");
+	ck_assert_int_eq(strncmp(cJSON_GetObjectItem(root, "text")->valuestring, "JULIET:", 7), 0);
+	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "prompt_ids")), 7);
+	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "ids")), 12);
+	ck_assert_str_eq(cJSON_GetObjectItem(root, "stop")->valuestring, "length");
+	ck_assert(cJSON_IsNull(cJSON_GetObjectItem(root, "seed"))); /* greedy: none was used */
+	ck_assert(number(cJSON_GetObjectItem(root, "timings"), "decode_tokens_per_s") > 0);
+	/* 4 layers visited 3 times: stored once. */
+	ck_assert(number(memory, "weight_bytes_by_use") > 2.5 * number(memory, "weight_bytes"));
+	ck_assert(number(memory, "adapter_bytes") > 0);
+	ck_assert(number(memory, "arena_bytes") >= number(memory, "arena_lower_bound"));
+	/* f16 keys and values of 128 for 12 visits and 64 positions */
+	ck_assert_double_eq(number(memory, "kv_bytes"), 2.0 * 2 * 128 * 12 * 64);
+	cJSON_Delete(root);
+	/* The largest seed is printed digit by digit. */
+	RUN(&r, NULL, "run", model, "-p", "A", "-n", "1", "--json", "--seed", "18446744073709551615");
+	ck_assert_ptr_nonnull(strstr(r.out, "\"seed\":18446744073709551615"));
+	command_clear(&r);
+}
+END_TEST
+
+/* At a high temperature the byte model begins characters that it does not end: none of them is printed half. */
+START_TEST(no_half_character_is_printed) {
+	char seed[8];
+	command_result r;
+
+	for (int i = 1; i <= 8; ++i) {
+		snprintf(seed, sizeof seed, "%d", i);
+		RUN(&r, NULL, "run", model, "-p", "A", "-n", "30", "--temp", "60", "--top-p", "1", "--seed", seed, "-q");
+		ck_assert_msg(r.code == 0, "%s", r.err);
+		ck_assert_uint_ge(r.out_bytes, 2);
+		ck_assert_msg(((uint8_t)r.out[r.out_bytes - 2] & 0xc0) != 0xc0 || (uint8_t)r.out[r.out_bytes - 2] > 0xf4 ||
+						  (uint8_t)r.out[r.out_bytes - 2] < 0xc2,
+					  "the text ends with the begin of a character: %02x", (uint8_t)r.out[r.out_bytes - 2]);
+		command_clear(&r);
+		RUN(&r, NULL, "run", model, "-p", "A", "-n", "30", "--temp", "60", "--top-p", "1", "--seed", seed, "--json");
+		cJSON_Delete(check_json(&r));
+	}
+}
+END_TEST
+
+START_TEST(ctrl_c_ends_cleanly) {
+	const char *const busy[] = {knit, "run", model, "-p", "ROMEO:", "-n", "30000", "--ctx", "32000", NULL};
+	const char *const waiting[] = {knit, "run", model, "-p", "-", NULL};
+	command_live live;
+	command_result r;
+
+	command_start(busy, &live);
+	ck_assert_uint_ge(command_wait_output(&live, 20), 20);
+	kill(live.pid, SIGINT);
+	command_finish(&live, &r);
+	ck_assert_msg(r.code == 130, "exit code %d: %s", r.code, r.err);
+	ck_assert_msg(strstr(r.err, "interrupted") && strstr(r.err, "KV cache"), "no summary: %s", r.err);
+	command_clear(&r);
+
+	command_start(waiting, &live);
+	usleep(300000);
+	kill(live.pid, SIGINT);
+	command_finish(&live, &r);
+	ck_assert_msg(r.code == 130, "exit code %d: %s", r.code, r.err);
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(a_closed_pipe_ends_it_quietly) {
+	const char *const busy[] = {knit, "run", model, "-p", "ROMEO:", "-n", "30000", "--ctx", "32000", "-q", NULL};
+	command_live live;
+	command_result r;
+
+	command_start(busy, &live);
+	ck_assert_uint_ge(command_wait_output(&live, 20), 20);
+	close(live.out);
+	live.out = -1;
+	command_finish(&live, &r);
+	ck_assert_msg(r.code == 141, "exit code %d: %s", r.code, r.err);
+	ck_assert_msg(strstr(r.err, "cannot") == NULL, "%s", r.err);
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(a_full_disk_is_reported) {
+	static const char *const commands[][8] = {
+		{knit, "run", model, "-p", "ROMEO:", "-n", "5", NULL},
+		{knit, "run", model, "-p", "ROMEO:", "-n5", "--json", NULL},
+		{knit, "info", model, NULL},
+		{knit, "info", model, "--json", NULL},
+		{knit, "graph", model, NULL},
+		{knit, "devices", NULL},
+		{knit, "--help", NULL},
+	};
+	command_result r;
+
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
+		command_run_to(commands[i], "/dev/full", &r);
+		ck_assert_msg(r.code == 1, "%s: exit code %d: %s", commands[i][1], r.code, r.err);
+		ck_assert_msg(strstr(r.err, "No space left"), "%s: %s", commands[i][1], r.err);
+		ck_assert_uint_eq(lines(r.err), 1);
+		command_clear(&r);
+	}
+}
+END_TEST
+
+START_TEST(info_shows_visits_and_sharing) {
+	static const char *const parts[] = {"12 of 4 layers: 0 1 2 3 0 1 2 3", "rank 8", "tied", "bytes, 256 tokens",
+										"f16"};
+	command_result r;
+
+	RUN(&r, NULL, "info", model);
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i)
+		ck_assert_msg(strstr(r.out, parts[i]) != NULL, "no \"%s\" in: %s", parts[i], r.out);
+	command_clear(&r);
+	RUN(&r, NULL, "info", model, "--json");
+	cJSON *root = check_json(&r);
+	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "visits")), 12);
+	ck_assert_double_eq(number(root, "layers"), 4);
+	ck_assert(number(root, "parameters_visited") > 2 * number(root, "parameters_unique"));
+	ck_assert_double_eq(number(root, "kv_bytes_per_position_f16"), 2 * 2 * 128 * 12);
+	ck_assert(cJSON_IsTrue(cJSON_GetObjectItem(root, "head_tied")));
+	cJSON_Delete(root);
+	/* Other visits than the model's: its LoRA does not belong to them, and that is said. */
+	RUN(&r, NULL, "info", model, "--visits", "3,3,0");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_ptr_nonnull(strstr(r.out, "3 of 4 layers: 3 3 0"));
+	ck_assert_ptr_nonnull(strstr(r.err, "LoRA"));
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(graph_as_text_and_dot) {
+	char folder[] = "/tmp/knit-graph-XXXXXX", file[64];
+	struct stat st;
+	command_result r, to_file;
+
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	snprintf(file, sizeof file, "%s/g.txt", folder);
+	RUN(&r, NULL, "graph", model);
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	ck_assert_ptr_nonnull(strstr(r.out, "visit.11.blk.3.ffn_down"));
+	ck_assert_ptr_nonnull(strstr(r.out, "blk.0.attn_k.weight"));
+	RUN(&to_file, NULL, "graph", model, "-o", file);
+	ck_assert_int_eq(to_file.code, 0);
+	ck_assert_uint_eq(to_file.out_bytes, 0);
+	ck_assert_int_eq(stat(file, &st), 0);
+	ck_assert_int_eq(st.st_size, (off_t)r.out_bytes);
+	unlink(file);
+	ck_assert_msg(rmdir(folder) == 0, "something is left in %s", folder); /* no temporary file stays */
+	command_clear(&to_file);
+	command_clear(&r);
+	RUN(&r, NULL, "graph", model, "--format", "dot");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_int_eq(strncmp(r.out, "digraph", 7), 0);
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(eval_measures) {
+	const char text[] = KNIT_SOURCE_DIR "/LICENSE";
+	command_result r;
+
+	RUN(&r, NULL, "eval", model, text, "--ctx", "64", "--windows", "3", "--json");
+	cJSON *root = check_json(&r);
+	const double nats = number(root, "nats_per_byte");
+	ck_assert_double_eq(number(root, "windows"), 3);
+	ck_assert_double_eq(number(root, "tokens"), 3 * 63); /* no BOS: the first of each is context */
+	ck_assert_double_eq(number(root, "bytes"), 3 * 63);
+	ck_assert_double_eq_tol(nats, number(root, "nats_per_token"), 1e-12);
+	ck_assert_double_eq_tol(number(root, "perplexity"), exp(nats), 1e-6 * exp(nats));
+	ck_assert(nats > 0.5 && nats < 8 && number(root, "standard_error") > 0);
+	cJSON_Delete(root);
+	/* The last part begins where it should, and a text on stdin is as good. */
+	RUN(&r, "0123456789", "eval", model, "-", "--last-fraction", "0.3", "--json");
+	root = check_json(&r);
+	ck_assert_double_eq(number(root, "tokens"), 2); /* 789 */
+	cJSON_Delete(root);
+	RUN(&r, NULL, "eval", model, text, "--ctx", "64", "--windows", "2");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_ptr_nonnull(strstr(r.out, "nats per byte"));
+	ck_assert_uint_eq(r.err_bytes, 0); /* no bar: stderr is no terminal */
+	command_clear(&r);
+}
+END_TEST
+
+START_TEST(devices_are_listed) {
+	command_result r;
+	bool cpu = false;
+
+	RUN(&r, NULL, "devices");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_int_eq(strncmp(r.out, "cpu", 3), 0);
+	command_clear(&r);
+	RUN(&r, NULL, "devices", "--json");
+	cJSON *root = check_json(&r), *item;
+	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "devices")) {
+		if (strcmp(cJSON_GetObjectItem(item, "id")->valuestring, "cpu") == 0)
+			cpu = cJSON_IsTrue(cJSON_GetObjectItem(item, "available"));
+	}
+	ck_assert(cpu);
+	cJSON_Delete(root);
+}
+END_TEST
+
+START_TEST(examples_run) {
+	command_result r;
+
+	command_run((const char *const[]){KNIT_BINARY_DIR "/example-looped_decoder", NULL}, NULL, &r);
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	ck_assert_ptr_nonnull(strstr(r.out, "stored once"));
+	ck_assert_uint_eq(lines(r.out), 2);
+	command_clear(&r);
+	command_run((const char *const[]){KNIT_BINARY_DIR "/example-mlp", NULL}, NULL, &r);
+	ck_assert_msg(r.code == 0, "%s%s", r.out, r.err);
+	ck_assert_ptr_nonnull(strstr(r.out, "50 points, 0 in the wrong class"));
+	command_clear(&r);
+}
+END_TEST
+
+int main(void) {
+	const TTest *const tests[] = {
+		help_teaches_by_example,
+		wrong_usage_is_exit_code_2,
+		wrong_input_is_exit_code_1_and_one_line,
+		truncated_files,
+		run_writes_text_and_figures,
+		run_says_why_it_stopped,
+		run_as_json,
+		no_half_character_is_printed,
+		ctrl_c_ends_cleanly,
+		a_closed_pipe_ends_it_quietly,
+		a_full_disk_is_reported,
+		info_shows_visits_and_sharing,
+		graph_as_text_and_dot,
+		eval_measures,
+		devices_are_listed,
+		examples_run,
+	};
+
+	return suite_run("cli", tests, sizeof tests / sizeof *tests);
+}
