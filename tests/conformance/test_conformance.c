@@ -251,14 +251,19 @@ START_TEST(readme_has_the_present_matrix) {
 	char *readme = calloc(1, 1 << 20);
 	FILE *f = fopen(KNIT_SOURCE_DIR "/README.md", "r");
 
-	ck_assert_msg(f != NULL, "no README.md");
-	ck_assert(fread(readme, 1, (1 << 20) - 1, f) > 0);
-	fclose(f);
+	if (f) {
+		const size_t n = fread(readme, 1, (1 << 20) - 1, f);
+
+		readme[n] = 0;
+		fclose(f);
+	}
 	support_matrix(&t);
-	ck_assert_msg(strstr(readme, t.data) != NULL,
-	              "README.md does not hold the present support matrix; put in what --support prints:\n%s", t.data);
+	const bool present = strstr(readme, t.data) != NULL;
+	if (!present)
+		printf("README.md does not hold the present support matrix; put in what --support prints:\n%s", t.data);
 	free(readme);
 	knit__text_clear(&t);
+	ck_assert(present);
 }
 END_TEST
 

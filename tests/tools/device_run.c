@@ -20,6 +20,7 @@ struct device_run {
 	knit_buffer **buffers;
 	knit_plan *plan;
 	int64_t symbols[KNIT_MAX_SYMBOLS];
+	bool keeps_bytes; /* false for a backend that stores nothing (null): guards mean nothing there */
 	char **shadow; /* what inputs hold, to see that they are not written */
 	double *output;
 	size_t output_count;
@@ -61,6 +62,16 @@ static knit_status make_buffer(device_run *r, uint32_t i) {
 	return status;
 }
 
+static knit_status probe_bytes(device_run *r) {
+	const uint32_t arena = r->schedule->arena_buffer;
+	unsigned char byte = 0;
+	const knit_status status =
+		r->ref.backend->buffer_read(r->ref.dev, r->buffers[arena], r->schedule->buffers[arena].bytes, &byte, 1);
+
+	r->keeps_bytes = byte == GUARD_BYTE;
+	return status;
+}
+
 knit_status device_run_create(const knit_graph *g, const knit_backend *backend, knit_device *dev, const char *disable,
                               device_run **out, knit_diag *d) {
 	device_run *r = calloc(1, sizeof *r);
@@ -88,6 +99,8 @@ knit_status device_run_create(const knit_graph *g, const knit_backend *backend, 
 		for (uint32_t i = 0; status == KNIT_OK && i < r->schedule->buffer_count; ++i)
 			status = make_buffer(r, i);
 	}
+	if (status == KNIT_OK)
+		status = probe_bytes(r);
 	if (status == KNIT_OK)
 		status = backend->plan_create(dev, r->schedule, r->buffers, &r->plan, d);
 	if (status != KNIT_OK) {
@@ -218,7 +231,7 @@ knit_status device_run_go(device_run *r, knit_diag *d) {
 		status = r->ref.backend->plan_wait(r->plan, UINT64_MAX);
 	if (status != KNIT_OK)
 		return knit__fail(d, status, 0, "the run failed");
-	for (uint32_t i = 0; status == KNIT_OK && i < r->schedule->buffer_count; ++i)
+	for (uint32_t i = 0; r->keeps_bytes && status == KNIT_OK && i < r->schedule->buffer_count; ++i)
 		if (!importable(r, &r->schedule->buffers[i]))
 			status = check_buffer(r, i, d);
 	return status;
