@@ -79,10 +79,10 @@ static knit_status check_valid(const knit_graph *g, const char *pass, knit_diag 
 	knit_diag why = {0};
 	const knit_status status = knit__check_valid(g, &report, &why);
 
-	if (status != KNIT_OK) {
+	if (status == KNIT_ERR_INTERNAL)
 		fprintf(stderr, "knit: the graph after pass %s is broken:\n%s\n", pass, report.data ? report.data : why.text);
+	if (status != KNIT_OK)
 		knit__fail(d, status, 0, "after pass %s: %s", pass, why.text);
-	}
 	knit__text_clear(&report);
 	return status;
 }

@@ -132,18 +132,23 @@ static int64_t input_elements(const trial *t, uint32_t input) {
 	return count;
 }
 
-/* Indices run on from a random start, so that they differ where there is room. */
+/* Numbers that the input's type can hold. Indices run on from a random start, so that they differ where there is room.
+ */
 static void fill_input(trial *t, uint32_t input, double *data, int64_t count) {
-	const bool integer = knit__value(t->g, t->g->inputs[input].value)->dtype == KNIT_I32;
+	const knit_dtype dtype = knit__value(t->g, t->g->inputs[input].value)->dtype;
+	const bool integer = dtype == KNIT_I32;
 	const int64_t bound = t->bound[input], start = bound ? (int64_t)(next(t) % (uint64_t)bound) : 0;
 
 	for (int64_t i = 0; i < count; ++i) {
 		const uint64_t r = next(t);
+		char bits[sizeof(double)];
 
 		if (bound)
 			data[i] = (double)((start + i) % bound);
 		else
 			data[i] = integer ? (double)(r % 16) : (double)(int64_t)(r >> 40) / (double)(1 << 23) - 1.0;
+		knit__encode(dtype, &data[i], bits, 1);
+		knit__decode(dtype, bits, &data[i], 1);
 	}
 }
 

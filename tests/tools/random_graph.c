@@ -101,9 +101,11 @@ static knit_status fill_stores(maker *m, knit_diag *d) {
 }
 
 static knit_tensor matrix(maker *m, int to, int from) {
-	const int other = below(m, 4) == 0;
+	const int other = below(m, 3) == 0;
 
-	return knit_weight(m->g, other ? m->other : m->base, "%sw.%u.%d.%d", other ? "o." : "", below(m, 5), to, from);
+	const uint32_t type = below(m, 2) ? 3 : below(m, 5); /* often the same, so that weights are met again */
+
+	return knit_weight(m->g, other ? m->other : m->base, "%sw.%u.%d.%d", other ? "o." : "", type, to, from);
 }
 
 static knit_tensor vector(maker *m, int wide) {
