@@ -39,7 +39,7 @@ bool knit__op_check_per_token(knit_infer *c, uint32_t operand, const char *name,
 bool knit__op_check_vector(knit_infer *c, uint32_t operand, const char *name, uint32_t of, const char *of_name);
 
 bool knit__op_same_dims(const knit_value *a, const knit_value *b);
-/* Output 0: f32 of operand 0's dims. */
+/* Output 0: an operand's dims, of type `dtype`. */
 void knit__op_out_like(knit_infer *c, uint32_t operand, knit_dtype dtype);
 
 /* ---- costs ------------------------------------------------------------------------------------------------------- */
