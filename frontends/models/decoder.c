@@ -17,10 +17,12 @@ static void origin(const site *s, const char *name) {
 }
 
 static knit_tensor weight(const site *s, knit__part part) {
+	const bool of_visit = part >= KNIT__ATTN_NORM && s->desc->visit_bases;
+	knit_weights *store = of_visit ? s->desc->visit_bases[s->visit] : s->desc->base;
 	char name[KNIT__NAME_BYTES];
 
 	knit__weight_name(s->c->names, part, s->layer, name);
-	return knit_weight(s->g, s->desc->base, "%s", name);
+	return knit_weight(s->g, store, "%s", name);
 }
 
 /* y = x W^T, and + alpha/rank (x A^T) B^T where this visit has a LoRA for the projection. */

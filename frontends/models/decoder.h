@@ -9,13 +9,14 @@
 typedef struct knit__decoder_desc {
 	const knit__decoder_config *config;
 	knit_weights *base;
-	knit_weights *adapters; /* NULL: no LoRA, whatever the config says */
-	int64_t sequences;      /* default 1 */
-	int64_t positions;      /* cells of each KV slot; default: the model's context */
-	int64_t max_tokens;     /* tokens in one step, at most; default 64 */
-	int64_t max_outputs;    /* logits rows in one step, at most; default 1 */
-	knit_dtype kv;          /* f32, f16 or bf16; default f32 */
-	const char *device;     /* as in knit_compile_desc */
+	knit_weights *const *visit_bases; /* a store for each visit's layer weights instead of base; NULL: base for all */
+	knit_weights *adapters;           /* NULL: no LoRA, whatever the config says */
+	int64_t sequences;                /* default 1 */
+	int64_t positions;                /* cells of each KV slot; default: the model's context */
+	int64_t max_tokens;               /* tokens in one step, at most; default 64 */
+	int64_t max_outputs;              /* logits rows in one step, at most; default 1 */
+	knit_dtype kv;                    /* f32, f16 or bf16; default f32 */
+	const char *device;               /* as in knit_compile_desc */
 	const char *disable_passes;
 } knit__decoder_desc;
 

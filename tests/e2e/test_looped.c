@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VOCAB = 512, TOKENS = 32, LAYERS = 5 };
+enum { VOCAB = 512, TOKENS = 32, VISITS = 7 };
+
+/* One layer of stories260K in f32. */
+#define LAYER_BYTES ((uint64_t)4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 172 + 2 * 64))
 
 static const char base_file[] = "models/gguf/stories260K-f32.gguf";
 static const char looped[] = "0,1,2,2,2,3,4";
@@ -84,46 +87,35 @@ START_TEST(golden_cases) {
 	ck_assert_uint_eq(with_lora.weight_bytes, once.weight_bytes);
 	ck_assert_uint_eq(twice.weight_storages, once.weight_storages);
 	/* Two more visits of one layer, in its bytes. */
-	const uint64_t layer = 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 172 + 2 * 64);
-	ck_assert_uint_eq(twice.weight_bytes_by_use, once.weight_bytes_by_use + 2 * layer);
+	ck_assert_uint_eq(twice.weight_bytes_by_use, once.weight_bytes_by_use + 2 * LAYER_BYTES);
 	ck_assert_uint_eq(once.adapter_bytes, 0);
 	ck_assert_uint_eq(with_lora.adapter_bytes, UINT64_C(258944));
 	ck_assert_uint_eq(twice.state_bytes * 5, once.state_bytes * 7);
 }
 END_TEST
 
-/* A store in which visit v has weights of its own, copied from layer visits[v]. */
-static knit_weights *copy_layers(knit_context *ctx, const knit_weights *base, const uint16_t *visits, uint32_t count) {
-	knit_weights *copies = NULL;
+/* A store of its own with a copy of one layer. */
+static knit_weights *copy_layer(knit_context *ctx, const knit_weights *base, unsigned layer) {
+	knit_weights *copy = NULL;
 	knit_weight_info info;
 	knit_diag diag = {0};
-	char name[128], rest[96];
-	unsigned layer;
+	char prefix[16];
 
-	ck_assert_int_eq(knit_weights_create(ctx, &copies), KNIT_OK);
-	for (size_t i = 0; knit_weights_at(base, i, &info) == KNIT_OK; ++i) {
-		if (sscanf(info.name, "blk.%u.%95s", &layer, rest) != 2) {
-			ck_assert_int_eq(knit_weights_add(copies, info.name, info.dtype, info.rank, info.dims, info.data,
+	ck_assert_int_eq(knit_weights_create(ctx, &copy), KNIT_OK);
+	snprintf(prefix, sizeof prefix, "blk.%u.", layer);
+	for (size_t i = 0; knit_weights_at(base, i, &info) == KNIT_OK; ++i)
+		if (strncmp(info.name, prefix, strlen(prefix)) == 0)
+			ck_assert_int_eq(knit_weights_add(copy, info.name, info.dtype, info.rank, info.dims, info.data,
 											  (size_t)info.bytes, &diag),
 							 KNIT_OK);
-			continue;
-		}
-		for (uint32_t v = 0; v < count; ++v) {
-			if (visits[v] != layer)
-				continue;
-			snprintf(name, sizeof name, "blk.%u.%s", (unsigned)v, rest);
-			ck_assert_int_eq(
-				knit_weights_add(copies, name, info.dtype, info.rank, info.dims, info.data, (size_t)info.bytes, &diag),
-				KNIT_OK);
-		}
-	}
-	return copies;
+	return copy;
 }
 
 /* The looped model against the same model with its layers physically copied, which the engine is kept from merging. */
 START_TEST(looped_equals_copied_layers) {
 	knit__decoder_desc desc = {.positions = TOKENS, .max_tokens = 16, .max_outputs = 16, .kv = KNIT_F16};
 	const knit__model_desc model = {.path = base_path, .visits = looped};
+	knit_weights *copies[VISITS];
 	int32_t ids[TOKENS];
 	model_run shared, copied;
 	knit_diag diag = {0};
@@ -132,39 +124,36 @@ START_TEST(looped_equals_copied_layers) {
 		return;
 	golden_ids(ids);
 	model_run_open(&shared, &model, desc, 2);
+	ck_assert_uint_eq(shared.model.config.visit_count, VISITS);
 	float *a = model_run_logits(&shared, ids, TOKENS, 16);
-
-	knit__decoder_config config = shared.model.config;
-	knit_weights *copies = copy_layers(shared.ctx, shared.model.file.store, config.visits, config.visit_count);
-	for (uint32_t v = 0; v < config.visit_count; ++v)
-		config.visits[v] = (uint16_t)v;
-	config.layers = config.visit_count;
+	for (int v = 0; v < VISITS; ++v)
+		copies[v] = copy_layer(shared.ctx, shared.model.file.store, shared.model.config.visits[v]);
 	copied = (model_run){.ctx = shared.ctx};
-	desc.config = &config;
-	desc.base = copies;
+	desc.config = &shared.model.config;
+	desc.base = shared.model.file.store;
+	desc.visit_bases = copies;
 	desc.disable_passes = "dedup_weights";
 	ck_assert_msg(knit__decoder_open(shared.ctx, &desc, &copied.decoder, &diag) == KNIT_OK, "%s", diag.text);
 	float *b = model_run_logits(&copied, ids, TOKENS, 16);
-	ck_assert_msg(memcmp(a, b, TOKENS * VOCAB * sizeof *a) == 0, "logits differ by up to %g",
-				  test_largest_difference(a, b, TOKENS * VOCAB));
-
 	const knit_memory one = memory_of(&shared), many = memory_of(&copied);
-	const uint64_t layer = 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 172 + 2 * 64);
-	printf("weights: %llu bytes shared, %llu copied\n", (unsigned long long)one.weight_bytes,
-		   (unsigned long long)many.weight_bytes);
-	ck_assert_uint_eq(many.weight_bytes, one.weight_bytes + 2 * layer);
-	ck_assert_uint_eq(many.weight_bytes_by_use, one.weight_bytes_by_use);
-
-	/* Without the switch the engine finds the copies and stores them once again. */
 	knit__decoder_close(&copied.decoder);
+	/* Without the switch the engine finds the copies and stores them once again. */
 	desc.disable_passes = NULL;
 	ck_assert_int_eq(knit__decoder_open(shared.ctx, &desc, &copied.decoder, &diag), KNIT_OK);
-	ck_assert_uint_eq(memory_of(&copied).weight_bytes, one.weight_bytes);
 	float *c = model_run_logits(&copied, ids, TOKENS, 16);
-	ck_assert_int_eq(memcmp(a, c, TOKENS * VOCAB * sizeof *a), 0);
-
+	const knit_memory found = memory_of(&copied);
 	knit__decoder_close(&copied.decoder);
-	knit_weights_release(copies);
+
+	printf("weights: %llu bytes shared, %llu copied\n", (unsigned long long)one.weight_bytes,
+		   (unsigned long long)many.weight_bytes);
+	ck_assert_msg(memcmp(a, b, TOKENS * VOCAB * sizeof *a) == 0, "logits differ by up to %g",
+				  test_largest_difference(a, b, TOKENS * VOCAB));
+	ck_assert_int_eq(memcmp(a, c, TOKENS * VOCAB * sizeof *a), 0);
+	ck_assert_uint_eq(many.weight_bytes, one.weight_bytes + 2 * LAYER_BYTES);
+	ck_assert_uint_eq(many.weight_bytes_by_use, one.weight_bytes_by_use);
+	ck_assert_uint_eq(found.weight_bytes, one.weight_bytes);
+	for (int v = 0; v < VISITS; ++v)
+		knit_weights_release(copies[v]);
 	free(a);
 	free(b);
 	free(c);
