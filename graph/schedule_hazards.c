@@ -88,16 +88,12 @@ static bool cut(finder *f, ranges *r, window w, uint32_t *from, uint32_t *to) {
 
 /* ---- accesses ----------------------------------------------------------------------------------------------------- */
 
-/* One entry per pair of steps, of the strongest kind. */
+/* One entry per pair of steps, of the first kind found: a step's reads are looked at before its writes. */
 static bool add_hazard(finder *f, uint32_t before, knit_hazard_kind kind) {
 	knit_schedule *s = f->s;
-	const uint32_t known = f->seen[before];
 
-	if (known > f->step_hazards) {
-		if (kind < s->hazards[known - 1].kind)
-			s->hazards[known - 1].kind = kind;
+	if (f->seen[before] > f->step_hazards)
 		return true;
-	}
 	if (!knit__grow(s->a, (void **)&s->hazards, &s->hazard_cap, s->hazard_count + 1, sizeof *s->hazards))
 		return false;
 	s->hazards[s->hazard_count++] = (knit_hazard){before, f->step, kind};
