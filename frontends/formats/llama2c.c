@@ -154,6 +154,7 @@ static knit_status read_header(knit_reader *r, uint32_t *version, header *h) {
 static int shape_of(const header *h, shape s, int64_t dims[2]) {
 	const int64_t dim = h->dim, head_dim = dim / h->heads;
 
+	dims[0] = dims[1] = 1;
 	switch (s) {
 	case DIM:
 		dims[0] = dim;

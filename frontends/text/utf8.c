@@ -30,7 +30,7 @@ static size_t open_tail(const char *text, size_t bytes) {
 void knit__utf8_push(knit_utf8_stream *s, const char *text, size_t bytes, knit_utf8_write write, void *user) {
 	/* First what is held, with as many bytes as belong to it. */
 	while (s->held_bytes > 0 && bytes > 0) {
-		const bool goes_on = is_continuation((uint8_t)*text);
+		const bool goes_on = s->held_bytes < sizeof s->held && is_continuation((uint8_t)*text);
 
 		if (goes_on) {
 			s->held[s->held_bytes++] = (uint8_t)*text++;
