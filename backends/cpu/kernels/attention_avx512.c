@@ -1,0 +1,136 @@
+/* Owns attention in AVX-512. The driver is attention.c; reference: ops/attention.c. */
+#include "attention.h"
+#include "vec_avx512.h"
+
+#include <math.h>
+
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
+
+/* Eight keys at a time; past the last one it is read again and the result not used. */
+KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count,
+                           int64_t dim, float *s) {
+	for (int64_t p = 0; p < count; p += 8) {
+		const char *key[8];
+		__m512 acc[8];
+		int64_t i = 0;
+
+		for (int j = 0; j < 8; ++j) {
+			key[j] = k + (p + j < count ? p + j : count - 1) * k_stride;
+			acc[j] = _mm512_setzero_ps();
+		}
+		for (; i + 16 <= dim; i += 16) {
+			const __m512 x = _mm512_loadu_ps(q + i);
+
+			for (int j = 0; j < 8; ++j)
+				acc[j] = _mm512_fmadd_ps(x, knit__load16_all(t, key[j], i), acc[j]);
+		}
+		if (i < dim) {
+			const __mmask16 rest = knit__first16(dim - i);
+			const __m512 x = _mm512_maskz_loadu_ps(rest, q + i);
+
+			for (int j = 0; j < 8; ++j)
+				acc[j] = _mm512_fmadd_ps(x, knit__load16(t, key[j], i, rest), acc[j]);
+		}
+		_mm256_storeu_ps(s + p, knit__sum8(acc));
+	}
+}
+
+static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s) {
+	if (t == KNIT_F16)
+		scores_of(KNIT_F16, q, k, k_stride, count, dim, s);
+	else if (t == KNIT_BF16)
+		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s);
+	else
+		scores_of(KNIT_F32, q, k, k_stride, count, dim, s);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+static float weigh(float *s, int64_t count, float scale, float *max, float *sum) {
+	const __mmask16 low = knit__first16(count < 16 ? count : 16), high = knit__first16(count < 16 ? 0 : count - 16);
+	const __m512 least = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(scale);
+	const __m512 a = _mm512_mask_mul_ps(least, low, _mm512_maskz_loadu_ps(low, s), factor);
+	const __m512 b = _mm512_mask_mul_ps(least, high, _mm512_maskz_loadu_ps(high, s + 16), factor);
+	const float tile_max = _mm512_reduce_max_ps(_mm512_max_ps(a, b)), new_max = tile_max > *max ? tile_max : *max;
+	const __m512 base = _mm512_set1_ps(new_max == -INFINITY ? 0 : new_max);
+	const __m512 pa = _mm512_maskz_mov_ps(low, knit__exp16(_mm512_sub_ps(a, base)));
+	const __m512 pb = _mm512_maskz_mov_ps(high, knit__exp16(_mm512_sub_ps(b, base)));
+	const float earlier = _mm512_cvtss_f32(knit__exp16(_mm512_sub_ps(_mm512_set1_ps(*max), base)));
+
+	_mm512_storeu_ps(s, pa);
+	_mm512_storeu_ps(s + 16, pb);
+	*max = new_max;
+	*sum = *sum * earlier + knit__sum1(_mm512_add_ps(pa, pb));
+	return earlier;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+/* `vectors` times 16 elements of all values; `rest` masks the last one. */
+KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride,
+                          int64_t count, const int vectors, const bool whole, __mmask16 rest, float *acc) {
+	__m512 sum[8];
+
+	for (int j = 0; j < vectors; ++j)
+		sum[j] = _mm512_mul_ps(_mm512_loadu_ps(acc + j * 16), _mm512_set1_ps(factor));
+	for (int64_t p = 0; p < count; ++p) {
+		const __m512 weight = _mm512_set1_ps(s[p]);
+
+		for (int j = 0; j < vectors; ++j)
+			sum[j] = _mm512_fmadd_ps(weight, whole ? knit__load16_all(t, v + p * v_stride, j * 16)
+			                                       : knit__load16(t, v + p * v_stride, j * 16, rest), sum[j]);
+	}
+	for (int j = 0; j < vectors; ++j)
+		_mm512_storeu_ps(acc + j * 16, sum[j]);
+}
+
+KNIT_INLINE void mix_of(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count,
+                        int64_t dim, float *acc) {
+	const int64_t bytes = t == KNIT_F32 ? 4 : 2;
+	int64_t i = 0;
+
+	for (; i + 128 <= dim; i += 128)
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, true, 0, acc + i);
+	for (; i + 64 <= dim; i += 64)
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, true, 0, acc + i);
+	for (; i + 16 <= dim; i += 16)
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, true, 0, acc + i);
+	if (i < dim)
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, false, knit__first16(dim - i), acc + i);
+}
+
+static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
+                float *acc) {
+	if (t == KNIT_F16)
+		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc);
+	else if (t == KNIT_BF16)
+		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc);
+	else
+		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc);
+}
+
+KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64_t n) {
+	for (int64_t i = 0; i < n; i += 16) {
+		const __mmask16 mask = knit__first16(n - i < 16 ? n - i : 16);
+
+		_mm512_mask_storeu_ps(dst + i, mask, knit__load16(t, src, i, mask));
+	}
+}
+
+static void widen(knit_dtype t, const char *src, float *dst, int64_t n) {
+	if (t == KNIT_F16)
+		widen_of(KNIT_F16, src, dst, n);
+	else
+		widen_of(KNIT_BF16, src, dst, n);
+}
+
+static const knit_attention_isa isa = {scores, weigh, mix, widen};
+
+static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	knit__attention_run(s, begin, end, thread, &isa);
+}
+
+const knit_cpu_kernel knit__attention_avx512 = {"attention_avx512", KNIT_OP_ATTENTION, KNIT_CPU_AVX512,
+                                                knit__attention_accepts, knit__attention_scratch,
+                                                {{knit__attention_units, run},
+                                                 {knit__attention_merge_units, knit__attention_merge}}};
