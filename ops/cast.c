@@ -17,12 +17,14 @@ static void eval_copy(const knit_attr *attr, const knit_array *in, uint32_t in_c
 }
 
 static void cost_move(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                      int64_t context, knit_cost *c) {
+					  int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(0, in, in_count, out, c);
 }
 
-static uint32_t simplify_copy(knit_graph *g, uint32_t node) { return knit__op_forward_input(g, node); }
+static uint32_t simplify_copy(knit_graph *g, uint32_t node) {
+	return knit__op_forward_input(g, node);
+}
 
 const knit_op_def knit__op_copy = {
 	.name = "copy",
@@ -46,7 +48,7 @@ static bool infer_cast(knit_infer *c) {
 		return false;
 	if (!to || !to->is_float)
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "x %s to %s (type %lld), needs f32, f16 or bf16",
-		                        knit__infer_shape(c, c->in[0]).text, to ? to->name : "?", (long long)c->attr[0].i);
+								knit__infer_shape(c, c->in[0]).text, to ? to->name : "?", (long long)c->attr[0].i);
 	knit__op_out_like(c, 0, (knit_dtype)c->attr[0].i);
 	return true;
 }

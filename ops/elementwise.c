@@ -15,14 +15,17 @@ static bool infer_pair(knit_infer *c) {
 	if (b->rank == 1 && knit__dim_equal(b->dims[0], a->dims[a->rank - 1]))
 		return true;
 	if (!knit__op_same_dims(a, b))
-		return knit__infer_fail(c, KNIT_ERR_SHAPE, "a %s and b %s: needs equal shapes, or b a vector of a's innermost "
-		                        "dimension", knit__infer_shape(c, a).text, knit__infer_shape(c, b).text);
+		return knit__infer_fail(c, KNIT_ERR_SHAPE,
+								"a %s and b %s: needs equal shapes, or b a vector of a's innermost dimension",
+								knit__infer_shape(c, a).text, knit__infer_shape(c, b).text);
 	return b->dtype == KNIT_F32 || knit__infer_fail(c, KNIT_ERR_SHAPE, "b is %s, needs f32 unless it is a vector",
-	                                                knit__infer_shape(c, b).text);
+													knit__infer_shape(c, b).text);
 }
 
 /* Index into b of element i of a: b is as large as a, or one row that repeats. */
-static int64_t pair_index(const knit_array *in, int64_t i) { return in[1].rank == 1 ? i % knit__op_row(&in[0]) : i; }
+static int64_t pair_index(const knit_array *in, int64_t i) {
+	return in[1].rank == 1 ? i % knit__op_row(&in[0]) : i;
+}
 
 static void eval_add(const knit_attr *attr, const knit_array *in, uint32_t in_count, knit_array *out) {
 	(void)attr, (void)in_count;
@@ -37,7 +40,7 @@ static void eval_mul(const knit_attr *attr, const knit_array *in, uint32_t in_co
 }
 
 static void cost_one(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                     int64_t context, knit_cost *c) {
+					 int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream((double)knit__op_elements(out), in, in_count, out, c);
 }
@@ -104,13 +107,13 @@ static void eval_gelu(const knit_attr *attr, const knit_array *in, uint32_t in_c
 
 /* exp and tanh count as one operation each, as in the cost of every op */
 static void cost_silu(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                      int64_t context, knit_cost *c) {
+					  int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(4.0 * (double)knit__op_elements(out), in, in_count, out, c);
 }
 
 static void cost_gelu(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                      int64_t context, knit_cost *c) {
+					  int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(9.0 * (double)knit__op_elements(out), in, in_count, out, c);
 }

@@ -8,11 +8,11 @@ static bool infer(knit_infer *c) {
 	static const knit_dtype i32[] = {KNIT_I32, 0};
 
 	if (!knit__op_check_dtype(c, 0, "table", tables) || !knit__op_check_rank(c, 0, "table", 2, 2) ||
-	    !knit__op_check_dtype(c, 1, "ids", i32) || !knit__op_check_rank(c, 1, "ids", 1, 1))
+		!knit__op_check_dtype(c, 1, "ids", i32) || !knit__op_check_rank(c, 1, "ids", 1, 1))
 		return false;
 	if (!knit__dim_is_number(c->in[0]->dims[1]))
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "table is %s, needs a number of columns",
-		                        knit__infer_shape(c, c->in[0]).text);
+								knit__infer_shape(c, c->in[0]).text);
 	c->out[0] = (knit_type){KNIT_F32, 2, {c->in[1]->dims[0], c->in[0]->dims[1]}};
 	return true;
 }
@@ -33,11 +33,12 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 
 /* Reads the chosen rows only. */
 static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out, int64_t context,
-                 knit_cost *c) {
+				 knit_cost *c) {
 	const knit_shape chosen = {in[0].dtype, 2, {in[1].dims[0], in[0].dims[1]}};
 
 	(void)attr, (void)in_count, (void)context;
-	*c = (knit_cost){.read_bytes = knit__op_bytes(&chosen) + knit__op_bytes(&in[1]), .write_bytes = knit__op_bytes(out)};
+	*c =
+		(knit_cost){.read_bytes = knit__op_bytes(&chosen) + knit__op_bytes(&in[1]), .write_bytes = knit__op_bytes(out)};
 }
 
 const knit_op_def knit__op_gather = {

@@ -8,18 +8,19 @@ static bool infer(knit_infer *c) {
 	knit_dim k;
 
 	if (!knit__op_check_f32(c, 0, "x", 1, KNIT_MAX_RANK) || !knit__op_check_dtype(c, 1, "w", weights) ||
-	    !knit__op_check_rank(c, 1, "w", 2, 2))
+		!knit__op_check_rank(c, 1, "w", 2, 2))
 		return false;
 	k = x->dims[x->rank - 1];
 	if (!knit__dim_is_number(w->dims[0]) || !knit__dim_is_number(w->dims[1]))
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "w is %s, needs numbers for both dimensions",
-		                        knit__infer_shape(c, w).text);
+								knit__infer_shape(c, w).text);
 	if (!knit__dim_equal(k, w->dims[1]))
-		return knit__infer_fail(c, KNIT_ERR_SHAPE, "x %s and w %s: the innermost dimensions differ, w needs x with %lld",
-		                        knit__infer_shape(c, x).text, knit__infer_shape(c, w).text, (long long)w->dims[1].v);
+		return knit__infer_fail(c, KNIT_ERR_SHAPE,
+								"x %s and w %s: the innermost dimensions differ, w needs x with %lld",
+								knit__infer_shape(c, x).text, knit__infer_shape(c, w).text, (long long)w->dims[1].v);
 	if (k.v % info->block_elements != 0)
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "w is %s: %lld columns are no multiple of %s's block of %u",
-		                        knit__infer_shape(c, w).text, (long long)k.v, info->name, info->block_elements);
+								knit__infer_shape(c, w).text, (long long)k.v, info->name, info->block_elements);
 	knit__op_out_like(c, 0, KNIT_F32);
 	c->out[0].dims[x->rank - 1] = w->dims[0];
 	return true;
@@ -42,7 +43,7 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 }
 
 static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out, int64_t context,
-                 knit_cost *c) {
+				 knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(2.0 * (double)knit__op_elements(out) * (double)in[1].dims[1], in, in_count, out, c);
 }

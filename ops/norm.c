@@ -58,16 +58,16 @@ static void eval_layer(const knit_attr *attr, const knit_array *in, uint32_t in_
 }
 
 static void cost_rms(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                     int64_t context, knit_cost *c) {
+					 int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(4.0 * (double)knit__op_elements(out), in, in_count, out, c);
 }
 
 static void cost_layer(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                       int64_t context, knit_cost *c) {
+					   int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream((in_count > 2 && in[2].rank ? 8.0 : 7.0) * (double)knit__op_elements(out), in, in_count, out,
-	                     c);
+						 c);
 }
 
 const knit_op_def knit__op_rms_norm = {

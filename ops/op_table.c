@@ -22,7 +22,9 @@ static const knit_op_def *const table[KNIT_OP_COUNT] = {
 	[KNIT_OP_ARGMAX] = &knit__op_argmax,
 };
 
-const knit_op_def *knit__op(uint16_t op) { return op < KNIT_OP_COUNT ? table[op] : NULL; }
+const knit_op_def *knit__op(uint16_t op) {
+	return op < KNIT_OP_COUNT ? table[op] : NULL;
+}
 
 uint16_t knit__op_find(const char *name) {
 	for (uint16_t op = KNIT_OP_NONE + 1; op < KNIT_OP_COUNT; ++op)

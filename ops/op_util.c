@@ -13,8 +13,9 @@ bool knit__op_check_operand(knit_graph *g, const char *op, const char *name, kni
 
 		if (g->states[i].storage != v->storage || now == v->version)
 			continue;
-		knit__build_fail(g, op, KNIT_ERR_STATE, "%s was read from state %s after %u appends, there are %u by now: read the "
-		                 "state again", name, knit__strings_get(&g->strings, g->storages[v->storage].name), v->version, now);
+		knit__build_fail(g, op, KNIT_ERR_STATE,
+						 "%s was read from state %s after %u appends, there are %u by now: read it again", name,
+						 knit__strings_get(&g->strings, g->storages[v->storage].name), v->version, now);
 		return false;
 	}
 	return true;
@@ -47,7 +48,7 @@ bool knit__op_check_dtype(knit_infer *c, uint32_t operand, const char *name, con
 	for (const knit_dtype *t = allowed; *t; ++t)
 		knit__text_add(&list, "%s%s", t == allowed ? "" : t[1] ? ", " : " or ", knit_dtype_name(*t));
 	knit__infer_fail(c, KNIT_ERR_SHAPE, "%s is %s, needs %s", name, knit__infer_shape(c, v).text,
-	                 list.data ? list.data : "another type");
+					 list.data ? list.data : "another type");
 	knit__text_clear(&list);
 	return false;
 }
@@ -59,9 +60,9 @@ bool knit__op_check_rank(knit_infer *c, uint32_t operand, const char *name, uint
 		return true;
 	if (lo == hi)
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s is %s of rank %u, needs rank %u", name,
-		                        knit__infer_shape(c, v).text, v->rank, lo);
+								knit__infer_shape(c, v).text, v->rank, lo);
 	return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s is %s of rank %u, needs rank %u to %u", name,
-	                        knit__infer_shape(c, v).text, v->rank, lo, hi);
+							knit__infer_shape(c, v).text, v->rank, lo, hi);
 }
 
 bool knit__op_check_f32(knit_infer *c, uint32_t operand, const char *name, uint32_t lo, uint32_t hi) {
@@ -79,7 +80,7 @@ bool knit__op_check_per_token(knit_infer *c, uint32_t operand, const char *name,
 	if (knit__dim_equal(v->dims[0], of->dims[0]))
 		return true;
 	return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s is %s, needs one per token of %s %s", name,
-	                        knit__infer_shape(c, v).text, like_name, knit__infer_shape(c, of).text);
+							knit__infer_shape(c, v).text, like_name, knit__infer_shape(c, of).text);
 }
 
 bool knit__op_check_vector(knit_infer *c, uint32_t operand, const char *name, uint32_t of, const char *of_name) {
@@ -91,7 +92,7 @@ bool knit__op_check_vector(knit_infer *c, uint32_t operand, const char *name, ui
 	if (knit__dim_equal(v->dims[0], x->dims[x->rank - 1]))
 		return true;
 	return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s is %s, needs the innermost dimension of %s %s", name,
-	                        knit__infer_shape(c, v).text, of_name, knit__infer_shape(c, x).text);
+							knit__infer_shape(c, v).text, of_name, knit__infer_shape(c, x).text);
 }
 
 bool knit__op_same_dims(const knit_value *a, const knit_value *b) {
@@ -130,7 +131,7 @@ uint64_t knit__op_bytes(const knit_shape *s) {
 }
 
 void knit__op_cost_stream(double flops, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                          knit_cost *cost) {
+						  knit_cost *cost) {
 	*cost = (knit_cost){.flops = flops, .write_bytes = knit__op_bytes(out)};
 	for (uint32_t i = 0; i < in_count; ++i)
 		cost->read_bytes += knit__op_bytes(&in[i]);

@@ -18,7 +18,9 @@ typedef struct knit_op_arg {
 } knit_op_arg;
 
 /* False after the first error: builder calls then do nothing. */
-static inline bool knit__op_usable(const knit_graph *g) { return g && g->diag.status == KNIT_OK; }
+static inline bool knit__op_usable(const knit_graph *g) {
+	return g && g->diag.status == KNIT_OK;
+}
 
 /* Whether a node may read t now: it belongs to g and is no window on a state that has been written since. */
 bool knit__op_check_operand(knit_graph *g, const char *op, const char *name, knit_tensor t);
@@ -48,12 +50,15 @@ void knit__op_out_like(knit_infer *c, uint32_t operand, knit_dtype dtype);
 uint64_t knit__op_elements(const knit_shape *s);
 uint64_t knit__op_bytes(const knit_shape *s);
 /* Every operand read once and output 0 written once. */
-void knit__op_cost_stream(double flops, const knit_shape *in, uint32_t in_count, const knit_shape *out, knit_cost *cost);
+void knit__op_cost_stream(double flops, const knit_shape *in, uint32_t in_count, const knit_shape *out,
+						  knit_cost *cost);
 
 /* ---- references -------------------------------------------------------------------------------------------------- */
 
 /* Rows along the innermost dimension. */
-static inline int64_t knit__op_row(const knit_array *a) { return a->dims[a->rank - 1]; }
+static inline int64_t knit__op_row(const knit_array *a) {
+	return a->dims[a->rank - 1];
+}
 
 /* ---- simplify ---------------------------------------------------------------------------------------------------- */
 

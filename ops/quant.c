@@ -8,7 +8,9 @@
 /* ---- 16-bit floats ----------------------------------------------------------------------------------------------- */
 
 /* A binary format below f64: sign, `exponent_bits`, `mantissa_bits`, in 16 bits. */
-typedef struct small_float { int exponent_bits, mantissa_bits; } small_float;
+typedef struct small_float {
+	int exponent_bits, mantissa_bits;
+} small_float;
 static const small_float f16_format = {5, 10}, bf16_format = {8, 7};
 
 /* Rounds once, straight from f64, to nearest even. Going through f32 first would round twice and differ at ties. */
@@ -29,7 +31,7 @@ static uint16_t round_to_small(small_float f, double x) {
 			return (uint16_t)(sign | infinity);
 		/* NaN: the payload's top bits stay, the quiet bit makes sure that it does not become an infinity */
 		return (uint16_t)(sign | infinity | UINT32_C(1) << (f.mantissa_bits - 1) |
-		                  (uint32_t)(fraction >> (52 - f.mantissa_bits)));
+						  (uint32_t)(fraction >> (52 - f.mantissa_bits)));
 	}
 	if (exponent == 0) /* below 2^-1022: far under half of the smallest denormal */
 		return (uint16_t)sign;
@@ -56,13 +58,20 @@ static uint16_t round_to_small(small_float f, double x) {
 	return (uint16_t)(sign | out);
 }
 
-uint16_t knit__f32_to_f16(float x) { return round_to_small(f16_format, (double)x); }
-uint16_t knit__f32_to_bf16(float x) { return round_to_small(bf16_format, (double)x); }
+uint16_t knit__f32_to_f16(float x) {
+	return round_to_small(f16_format, (double)x);
+}
+uint16_t knit__f32_to_bf16(float x) {
+	return round_to_small(bf16_format, (double)x);
+}
 
 float knit__f16_to_f32(uint16_t h) {
 	const uint32_t sign = (uint32_t)(h & 0x8000) << 16, mantissa = h & 0x3ff;
 	const uint32_t exponent = h >> 10 & 0x1f;
-	union { uint32_t u; float f; } v;
+	union {
+		uint32_t u;
+		float f;
+	} v;
 
 	if (exponent == 0) { /* zero or denormal: mantissa * 2^-24, exact in f32 */
 		v.f = (float)mantissa * 0x1p-24f;

@@ -32,7 +32,7 @@ static void eval_softmax(const knit_attr *attr, const knit_array *in, uint32_t i
 
 /* max, subtract, exp, sum, divide */
 static void cost_softmax(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                         int64_t context, knit_cost *c) {
+						 int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream(5.0 * (double)knit__op_elements(out), in, in_count, out, c);
 }
@@ -63,7 +63,7 @@ static bool infer_argmax(knit_infer *c) {
 		return false;
 	if (knit__dim_lo(&c->graph->exprs, NULL, x->dims[x->rank - 1]) < 1)
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "x is %s, needs at least 1 element in a row",
-		                        knit__infer_shape(c, x).text);
+								knit__infer_shape(c, x).text);
 	if (knit__dim_hi(&c->graph->exprs, NULL, x->dims[x->rank - 1]) > INT32_MAX)
 		return knit__infer_fail(c, KNIT_ERR_LIMIT, "x is %s: an index does not fit i32", knit__infer_shape(c, x).text);
 	knit__op_out_like(c, 0, KNIT_I32);
@@ -89,7 +89,7 @@ static void eval_argmax(const knit_attr *attr, const knit_array *in, uint32_t in
 }
 
 static void cost_argmax(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,
-                        int64_t context, knit_cost *c) {
+						int64_t context, knit_cost *c) {
 	(void)attr, (void)context;
 	knit__op_cost_stream((double)knit__op_elements(&in[0]), in, in_count, out, c);
 }

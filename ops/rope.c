@@ -13,13 +13,14 @@ static bool infer(knit_infer *c) {
 		return false;
 	if (!knit__dim_is_number(x->dims[2]))
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "x is %s, needs a number for head_dim",
-		                        knit__infer_shape(c, x).text);
+								knit__infer_shape(c, x).text);
 	if (rotary < 0 || rotary > x->dims[2].v || rotary % 2 != 0)
-		return knit__infer_fail(c, KNIT_ERR_SHAPE, "rotary_dims is %lld, needs an even number up to the head_dim of x %s",
-		                        (long long)rotary, knit__infer_shape(c, x).text);
+		return knit__infer_fail(c, KNIT_ERR_SHAPE,
+								"rotary_dims is %lld, needs an even number up to the head_dim of x %s",
+								(long long)rotary, knit__infer_shape(c, x).text);
 	if (layout != KNIT_ROPE_INTERLEAVED && layout != KNIT_ROPE_SPLIT)
 		return knit__infer_fail(c, KNIT_ERR_ARGUMENT, "layout is %lld, needs 0 (interleaved) or 1 (split)",
-		                        (long long)layout);
+								(long long)layout);
 	if (!isfinite(c->attr[THETA].f) || c->attr[THETA].f <= 0)
 		return knit__infer_fail(c, KNIT_ERR_ARGUMENT, "theta is %g, needs a finite number above 0", c->attr[THETA].f);
 	knit__op_out_like(c, 0, KNIT_F32);
@@ -50,7 +51,7 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 
 /* Per pair: the angle, sine, cosine, and 6 for the turn. */
 static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out, int64_t context,
-                 knit_cost *c) {
+				 knit_cost *c) {
 	const double pairs = (double)(in[0].dims[0] * in[0].dims[1]) * (double)attr[ROTARY].i / 2;
 
 	(void)context;

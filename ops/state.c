@@ -14,16 +14,18 @@ static bool infer(knit_infer *c) {
 
 	if (c->graph->storages[state->storage].kind != KNIT_STORAGE_STATE || state->view_of)
 		return knit__infer_fail(c, KNIT_ERR_ARGUMENT, "%s is no state, needs one to write to",
-		                        knit__infer_shape(c, state).text);
+								knit__infer_shape(c, state).text);
 	if (!knit__op_check_f32(c, ROWS, "rows", 2, KNIT_MAX_RANK))
 		return false;
 	fits = rows->rank + 1 == state->rank;
 	for (int i = 1; fits && i < rows->rank; ++i)
 		fits = knit__dim_equal(rows->dims[i], state->dims[i + 1]);
 	if (!fits)
-		return knit__infer_fail(c, KNIT_ERR_SHAPE, "rows %s and state %s: needs [tokens, ...] for [sequences, positions, ...]",
-		                        knit__infer_shape(c, rows).text, knit__infer_shape(c, state).text);
-	return knit__op_check_per_token(c, SEQ, "seq", ROWS, "rows") && knit__op_check_per_token(c, POS, "pos", ROWS, "rows");
+		return knit__infer_fail(c, KNIT_ERR_SHAPE,
+								"rows %s and state %s: needs [tokens, ...] for [sequences, positions, ...]",
+								knit__infer_shape(c, rows).text, knit__infer_shape(c, state).text);
+	return knit__op_check_per_token(c, SEQ, "seq", ROWS, "rows") &&
+		   knit__op_check_per_token(c, POS, "pos", ROWS, "rows");
 }
 
 /* The session checks seq and pos before a run; a cell outside the state is not written. */
@@ -51,13 +53,13 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 
 /* Writes the rows only; the rest of the state stays where it is. */
 static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out, int64_t context,
-                 knit_cost *c) {
+				 knit_cost *c) {
 	knit_shape written = in[ROWS];
 
 	(void)attr, (void)in_count, (void)context;
 	written.dtype = out->dtype;
 	*c = (knit_cost){.read_bytes = knit__op_bytes(&in[ROWS]) + knit__op_bytes(&in[SEQ]) + knit__op_bytes(&in[POS]),
-	                 .write_bytes = knit__op_bytes(&written)};
+					 .write_bytes = knit__op_bytes(&written)};
 }
 
 const knit_op_def knit__op_state_append = {
@@ -87,12 +89,12 @@ static bool check_state_type(knit_graph *g, const char *name, knit_dtype t, int 
 
 	if (!info || !info->is_float) {
 		knit__build_fail(g, "state", KNIT_ERR_SHAPE, "%s is of type %s, needs f32, f16 or bf16", name,
-		                 knit_dtype_name(t));
+						 knit_dtype_name(t));
 		return false;
 	}
 	if ((rank != 3 && rank != 4) || !dims) {
 		knit__build_fail(g, "state", KNIT_ERR_SHAPE, "%s has rank %d, needs 3 or 4: [sequences, positions, ...]", name,
-		                 rank);
+						 rank);
 		return false;
 	}
 	for (int i = 0; i < rank; ++i) {
@@ -101,7 +103,8 @@ static bool check_state_type(knit_graph *g, const char *name, knit_dtype t, int 
 		char text[64];
 
 		knit__dim_text(&g->exprs, &g->strings, dims[i], text, sizeof text);
-		knit__build_fail(g, "state", KNIT_ERR_SHAPE, "%s: dimension %d is %s, needs a number of at least 1", name, i, text);
+		knit__build_fail(g, "state", KNIT_ERR_SHAPE, "%s: dimension %d is %s, needs a number of at least 1", name, i,
+						 text);
 		return false;
 	}
 	return true;
@@ -120,7 +123,7 @@ knit_state knit_state_define(knit_graph *g, knit_dtype t, int rank, const knit_d
 	va_end(args);
 	if (length <= 0 || (size_t)length >= sizeof name) {
 		knit__build_fail(g, "state", length <= 0 ? KNIT_ERR_ARGUMENT : KNIT_ERR_LIMIT,
-		                 "the name has %d bytes, needs 1 to %zu", length, sizeof name - 1);
+						 "the name has %d bytes, needs 1 to %zu", length, sizeof name - 1);
 		return none;
 	}
 	if (!check_state_type(g, name, t, rank, dims))
@@ -159,9 +162,9 @@ void knit_state_append(knit_graph *g, knit_state s, knit_tensor rows, knit_tenso
 		return;
 
 	const knit_op_arg args[OPERANDS] = {{"state", {g->states[s.id - 1].current}, false},
-	                                    {"rows", rows, false},
-	                                    {"seq", seq, false},
-	                                    {"pos", pos, false}};
+										{"rows", rows, false},
+										{"seq", seq, false},
+										{"pos", pos, false}};
 
 	knit__op_build(g, KNIT_OP_STATE_APPEND, OPERANDS, args, NULL);
 }

@@ -43,7 +43,9 @@ static bool expr_ok(knit_graph *g, const char *op, const knit_diag *d) {
 	return false;
 }
 
-typedef struct dims_text { char text[160]; } dims_text;
+typedef struct dims_text {
+	char text[160];
+} dims_text;
 
 static dims_text text_of(const knit_graph *g, int rank, const knit_dim *dims) {
 	knit_text list = {.a = g->a};
@@ -62,7 +64,9 @@ static dims_text text_of(const knit_graph *g, int rank, const knit_dim *dims) {
 	return t;
 }
 
-static bool dim_valid(const knit_graph *g, knit_dim d) { return d.v >= 0 || knit__expr_get(&g->exprs, d) != NULL; }
+static bool dim_valid(const knit_graph *g, knit_dim d) {
+	return d.v >= 0 || knit__expr_get(&g->exprs, d) != NULL;
+}
 
 /* ---- reshape ----------------------------------------------------------------------------------------------------- */
 
@@ -168,22 +172,24 @@ static bool check_reshape(knit_graph *g, const knit_value *v, int rank, const kn
 	for (int i = 0; i < rank; ++i) {
 		if (dim_valid(g, dims[i]))
 			continue;
-		knit__build_fail(g, "reshape", KNIT_ERR_ARGUMENT, "dimension %d is no number and no expression of this graph", i);
+		knit__build_fail(g, "reshape", KNIT_ERR_ARGUMENT, "dimension %d is no number and no expression of this graph",
+						 i);
 		return false;
 	}
 	if (!product_of(&g->exprs, v->rank, v->dims, &from) || !product_of(&g->exprs, rank, dims, &to)) {
 		knit__build_fail(g, "reshape", KNIT_ERR_LIMIT, "%s to %s: the number of elements does not fit 64 bits",
-		                 text_of(g, v->rank, v->dims).text, text_of(g, rank, dims).text);
+						 text_of(g, v->rank, v->dims).text, text_of(g, rank, dims).text);
 		return false;
 	}
 	if (!product_equal(from, to)) {
 		knit__build_fail(g, "reshape", KNIT_ERR_SHAPE, "%s to %s: the numbers of elements differ",
-		                 text_of(g, v->rank, v->dims).text, text_of(g, rank, dims).text);
+						 text_of(g, v->rank, v->dims).text, text_of(g, rank, dims).text);
 		return false;
 	}
 	if (info->is_block && (dims[rank - 1].v < 0 || dims[rank - 1].v % info->block_elements != 0)) {
-		knit__build_fail(g, "reshape", KNIT_ERR_SHAPE, "%s of %s: the innermost dimension is no multiple of the block of %u",
-		                 text_of(g, rank, dims).text, info->name, info->block_elements);
+		knit__build_fail(g, "reshape", KNIT_ERR_SHAPE,
+						 "%s of %s: the innermost dimension is no multiple of the block of %u",
+						 text_of(g, rank, dims).text, info->name, info->block_elements);
 		return false;
 	}
 	return true;
@@ -227,10 +233,11 @@ static bool inside(const knit_exprs *e, int64_t begin_at, knit_dim size, knit_di
 	int64_t k[KNIT_MAX_SYMBOLS] = {0}, lo, part;
 
 	if (__builtin_sub_overflow(INT64_C(0), begin_at, &lo) || !accumulate(e, dim, 1, &lo, k) ||
-	    !accumulate(e, size, -1, &lo, k))
+		!accumulate(e, size, -1, &lo, k))
 		return false;
 	for (uint32_t s = 0; s < e->symbol_count; ++s)
-		if (!knit__mul_i64(k[s], k[s] < 0 ? e->symbols[s].hi : e->symbols[s].lo, &part) || !knit__add_i64(lo, part, &lo))
+		if (!knit__mul_i64(k[s], k[s] < 0 ? e->symbols[s].hi : e->symbols[s].lo, &part) ||
+			!knit__add_i64(lo, part, &lo))
 			return false;
 	return lo >= 0;
 }
@@ -239,7 +246,7 @@ static bool check_axis(knit_graph *g, const char *op, const knit_value *v, int a
 	if (axis >= 0 && axis < v->rank)
 		return true;
 	knit__build_fail(g, op, KNIT_ERR_ARGUMENT, "axis %d of %s, needs 0 to %d", axis, text_of(g, v->rank, v->dims).text,
-	                 v->rank - 1);
+					 v->rank - 1);
 	return false;
 }
 
@@ -261,13 +268,13 @@ knit_tensor knit_slice(knit_graph *g, knit_tensor x, int axis, int64_t begin_at,
 
 		knit__dim_text(&g->exprs, &g->strings, size, text, sizeof text);
 		knit__build_fail(g, "slice", KNIT_ERR_SHAPE, "%s elements from %lld on do not always lie in dimension %d of %s",
-		                 text, (long long)begin_at, axis, text_of(g, w.v.rank, w.v.dims).text);
+						 text, (long long)begin_at, axis, text_of(g, w.v.rank, w.v.dims).text);
 		return none;
 	}
 	if (info->is_block && axis == w.v.rank - 1 &&
-	    (size.v < 0 || size.v % info->block_elements != 0 || begin_at % info->block_elements != 0)) {
+		(size.v < 0 || size.v % info->block_elements != 0 || begin_at % info->block_elements != 0)) {
 		knit__build_fail(g, "slice", KNIT_ERR_SHAPE, "%lld elements from %lld on break a %s block of %u",
-		                 (long long)size.v, (long long)begin_at, info->name, info->block_elements);
+						 (long long)size.v, (long long)begin_at, info->name, info->block_elements);
 		return none;
 	}
 	if (begin_at == 0 && knit__dim_equal(size, w.v.dims[axis]))
@@ -293,13 +300,13 @@ knit_tensor knit_transpose(knit_graph *g, knit_tensor x, int axis_a, int axis_b)
 	window w;
 
 	if (!begin(g, "transpose", x, &w) || !check_axis(g, "transpose", &w.v, axis_a) ||
-	    !check_axis(g, "transpose", &w.v, axis_b))
+		!check_axis(g, "transpose", &w.v, axis_b))
 		return none;
 	if (axis_a == axis_b)
 		return x;
 	if (knit__dtype_info(w.v.dtype)->is_block && (axis_a == w.v.rank - 1 || axis_b == w.v.rank - 1)) {
 		knit__build_fail(g, "transpose", KNIT_ERR_SHAPE, "axes %d and %d of %s %s: blocks lie along the innermost axis",
-		                 axis_a, axis_b, knit_dtype_name(w.v.dtype), text_of(g, w.v.rank, w.v.dims).text);
+						 axis_a, axis_b, knit_dtype_name(w.v.dtype), text_of(g, w.v.rank, w.v.dims).text);
 		return none;
 	}
 	swap(&w.v.dims[axis_a], &w.v.dims[axis_b]);
@@ -321,18 +328,19 @@ knit_tensor knit_split_heads(knit_graph *g, knit_tensor x, int64_t heads) {
 	const int64_t n = w.v.dims[last].v;
 	if (w.v.rank >= KNIT_MAX_RANK) {
 		knit__build_fail(g, "split_heads", KNIT_ERR_SHAPE, "x is %s of rank %d, needs rank 1 to %d",
-		                 text_of(g, w.v.rank, w.v.dims).text, w.v.rank, KNIT_MAX_RANK - 1);
+						 text_of(g, w.v.rank, w.v.dims).text, w.v.rank, KNIT_MAX_RANK - 1);
 		return none;
 	}
 	if (heads < 1 || n < 0 || n % heads != 0) {
-		knit__build_fail(g, "split_heads", KNIT_ERR_SHAPE, "x %s into %lld heads: needs an innermost multiple of the heads",
-		                 text_of(g, w.v.rank, w.v.dims).text, (long long)heads);
+		knit__build_fail(g, "split_heads", KNIT_ERR_SHAPE,
+						 "x %s into %lld heads: needs an innermost multiple of the heads",
+						 text_of(g, w.v.rank, w.v.dims).text, (long long)heads);
 		return none;
 	}
 	info = knit__dtype_info(w.v.dtype);
 	if (n / heads % info->block_elements != 0) {
-		knit__build_fail(g, "split_heads", KNIT_ERR_SHAPE, "head_dim %lld breaks a %s block of %u", (long long)(n / heads),
-		                 info->name, info->block_elements);
+		knit__build_fail(g, "split_heads", KNIT_ERR_SHAPE, "head_dim %lld breaks a %s block of %u",
+						 (long long)(n / heads), info->name, info->block_elements);
 		return none;
 	}
 	knit__expr_mul(&g->exprs, w.v.strides[last], n / heads, &stride, &d);
@@ -353,8 +361,8 @@ static bool heads_adjacent(knit_graph *g, const knit_value *v, knit_dim *stride)
 
 	*stride = dim.v == 1 ? v->strides[v->rank - 2] : v->strides[v->rank - 1];
 	return heads.v == 1 || dim.v == 1 ||
-	       (knit__expr_product(&g->exprs, v->strides[v->rank - 1], dim, &next, NULL) == KNIT_OK &&
-	        knit__dim_equal(next, v->strides[v->rank - 2]));
+		   (knit__expr_product(&g->exprs, v->strides[v->rank - 1], dim, &next, NULL) == KNIT_OK &&
+			knit__dim_equal(next, v->strides[v->rank - 2]));
 }
 
 knit_tensor knit_merge_heads(knit_graph *g, knit_tensor x) {
@@ -366,7 +374,7 @@ knit_tensor knit_merge_heads(knit_graph *g, knit_tensor x) {
 		return none;
 	if (w.v.rank < 2) {
 		knit__build_fail(g, "merge_heads", KNIT_ERR_SHAPE, "x is %s of rank %d, needs rank 2 to %d",
-		                 text_of(g, w.v.rank, w.v.dims).text, w.v.rank, KNIT_MAX_RANK);
+						 text_of(g, w.v.rank, w.v.dims).text, w.v.rank, KNIT_MAX_RANK);
 		return none;
 	}
 	const int last = w.v.rank - 1;

@@ -14,12 +14,14 @@ static knit_context *ctx;
 static knit_weights *store;
 static knit_graph *g;
 static knit_dim n, m; /* symbols: n in [1, 512], m in [0, 8] */
-static knit_tensor x, x3, x4, q, half, ids, pos, seq, fewer, gain, vector3, table, w, w_bad, w_q8, w3, logits, odd_heads;
+static knit_tensor x, x3, x4, q, half, ids, pos, seq, fewer, gain, vector3, table, w, w_bad, w_q8, w3, logits,
+	odd_heads;
 static knit_state slot, slot3;
 
 static void fill(void) {
 	static const char zeros[64 * 128 * 4];
-	const int64_t two[] = {32, 64}, bad[] = {32, 65}, one[] = {64}, three[] = {3}, rank3[] = {2, 4, 64}, blocks[] = {16, 96};
+	const int64_t two[] = {32, 64}, bad[] = {32, 65}, one[] = {64}, three[] = {3}, rank3[] = {2, 4, 64},
+				  blocks[] = {16, 96};
 
 	ck_assert_int_eq(knit_weights_create(ctx, &store), KNIT_OK);
 	ck_assert_int_eq(knit_weights_add(store, "w", KNIT_F32, 2, two, zeros, 32 * 64 * 4, NULL), KNIT_OK);
@@ -68,6 +70,7 @@ static void teardown(void) {
 
 /* ---- the wrong calls --------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
 static knit_tensor kv(void) { return knit_state_read(g, slot); }
 static void attend(knit_tensor qq, knit_tensor kk, knit_tensor vv, knit_tensor ss, knit_tensor pp, float scale, int64_t window) {
 	knit_attention(g, qq, kk, vv, ss, pp, &(knit_attention_desc){scale, window});
@@ -165,6 +168,8 @@ static void attention_seq(void) { attend(q, kv(), kv(), fewer, pos, 0, 0); }
 static void attention_pos(void) { attend(q, kv(), kv(), seq, x, 0, 0); }
 static void attention_window(void) { attend(q, kv(), kv(), seq, pos, 0, -4); }
 static void attention_scale(void) { attend(q, kv(), kv(), seq, pos, INFINITY, 0); }
+
+/* clang-format on */
 
 typedef struct wrong_call {
 	void (*call)(void);
@@ -271,7 +276,7 @@ START_TEST(says_what_and_where) {
 	ck_assert_int_eq(d.status, c->status);
 	snprintf(start, sizeof start, "%s at " ORIGIN ": ", c->op);
 	ck_assert_msg(strncmp(d.text, start, strlen(start)) == 0, "call %d: \"%s\" does not start with \"%s\"", _i, d.text,
-	              start);
+				  start);
 	for (int i = 0; i < 4 && c->says[i]; ++i)
 		ck_assert_msg(strstr(d.text, c->says[i]) != NULL, "call %d: \"%s\" lacks \"%s\"", _i, d.text, c->says[i]);
 	ck_assert_uint_lt(strlen(d.text), sizeof d.text - 1); /* not cut off */
@@ -313,7 +318,7 @@ START_TEST(first_error_stays_and_nothing_is_built_after_it) {
 	for (size_t i = 0; i < sizeof none / sizeof *none; ++i)
 		ck_assert_msg(none[i].id == 0, "call %zu built something", i);
 	ck_assert(g->node_count == nodes && g->value_count == values && g->storage_count == storages &&
-	          g->state_count == states);
+			  g->state_count == states);
 
 	knit_gelu(g, (knit_tensor){0});
 	knit_origin(g, "elsewhere");

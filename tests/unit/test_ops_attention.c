@@ -40,7 +40,8 @@ START_TEST(rope_turns_pairs) {
 						const int64_t first = layout ? i : 2 * i, second = layout ? i + rotary / 2 : 2 * i + 1;
 						const double complex before =
 							*op_array_at(&q, t, h, first, 0) + *op_array_at(&q, t, h, second, 0) * I;
-						const double complex after = before * cexp(I * pos.data[t] / exp(log(10000) * 2 * i / (double)rotary));
+						const double complex after =
+							before * cexp(I * pos.data[t] / exp(log(10000) * 2 * i / (double)rotary));
 
 						near(*op_array_at(&y, t, h, first, 0), creal(after), 1e-12);
 						near(*op_array_at(&y, t, h, second, 0), cimag(after), 1e-12);
@@ -156,7 +157,10 @@ END_TEST
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-typedef struct shape { int64_t tokens, heads, kv_heads, dim, sequences, positions, window; double scale; } shape;
+typedef struct shape {
+	int64_t tokens, heads, kv_heads, dim, sequences, positions, window;
+	double scale;
+} shape;
 
 /* The naive way: keys of all sequences and positions in one line, heads repeated, one row of weights over all of them,
  * a mask, no shift by the maximum. */
@@ -172,7 +176,7 @@ static void naive(const shape *s, double *out) {
 			for (int64_t cell = 0; cell < cells; ++cell) {
 				const int64_t at_seq = cell / s->positions, at = cell % s->positions;
 				const bool seen = at_seq == (int64_t)seq.data[t] && at <= (int64_t)pos.data[t] &&
-				                  (s->window == 0 || at > (int64_t)pos.data[t] - s->window);
+								  (s->window == 0 || at > (int64_t)pos.data[t] - s->window);
 				long double dot = 0;
 
 				for (int64_t i = s->dim - 1; i >= 0; --i)
@@ -219,10 +223,10 @@ static void attention(const shape *s) {
 
 START_TEST(attention_equals_the_naive_one) {
 	static const shape shapes[] = {
-		{1, 1, 1, 1, 1, 1, 0, 1},        {3, 2, 2, 4, 1, 7, 0, 0.5},     {9, 8, 4, 8, 1, 31, 0, 0.35},
-		{6, 6, 1, 5, 3, 11, 0, 1},       {12, 4, 2, 8, 4, 16, 0, 2},     {8, 4, 2, 4, 2, 20, 1, 0.5},
-		{8, 4, 2, 4, 2, 20, 5, 0.5},     {8, 4, 4, 4, 2, 20, 19, 0.5},   {8, 4, 1, 4, 2, 20, 20, 0.5},
-		{8, 4, 2, 4, 2, 20, 1000, 0.5},  {7, 3, 3, 2, 5, 3, 2, -1},
+		{1, 1, 1, 1, 1, 1, 0, 1},       {3, 2, 2, 4, 1, 7, 0, 0.5},   {9, 8, 4, 8, 1, 31, 0, 0.35},
+		{6, 6, 1, 5, 3, 11, 0, 1},      {12, 4, 2, 8, 4, 16, 0, 2},   {8, 4, 2, 4, 2, 20, 1, 0.5},
+		{8, 4, 2, 4, 2, 20, 5, 0.5},    {8, 4, 4, 4, 2, 20, 19, 0.5}, {8, 4, 1, 4, 2, 20, 20, 0.5},
+		{8, 4, 2, 4, 2, 20, 1000, 0.5}, {7, 3, 3, 2, 5, 3, 2, -1},
 	};
 	static double want[OP_EVAL_ELEMENTS];
 
@@ -234,7 +238,7 @@ START_TEST(attention_equals_the_naive_one) {
 		naive(s, want);
 		for (int64_t j = 0; j < s->tokens * s->heads * s->dim; ++j)
 			ck_assert_msg(fabs(y.data[j] - want[j]) <= 1e-13, "shape %zu, element %d: %.17g, not %.17g", i, (int)j,
-			              y.data[j], want[j]);
+						  y.data[j], want[j]);
 	}
 }
 END_TEST
@@ -249,7 +253,7 @@ START_TEST(attention_to_one_cell) {
 		for (int h = 0; h < 6; ++h)
 			for (int i = 0; i < 2; ++i)
 				near(*op_array_at(&y, t, h, i, 0),
-				     *op_array_at(&v, (int64_t)seq.data[t], (int64_t)pos.data[t], h / 2, i), 1e-15);
+					 *op_array_at(&v, (int64_t)seq.data[t], (int64_t)pos.data[t], h / 2, i), 1e-15);
 }
 END_TEST
 

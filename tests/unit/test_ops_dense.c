@@ -112,9 +112,9 @@ START_TEST(scale_silu_gelu) {
 	static const double x[] = {-5, -1, -0.5, 0.25, 1, 3};
 	/* worked out outside this program */
 	static const double silu[] = {-0.03346425462142428, -0.2689414213699951, -0.1887703343990727,
-	                              0.14054412522144952, 0.7310585786300049, 2.8577223804672998};
+								  0.14054412522144952,  0.7310585786300049,  2.8577223804672998};
 	static const double gelu[] = {-2.2917961972623857e-07, -0.15880800939172324, -0.15428599017485606,
-	                              0.149675350701685, 0.8411919906082768, 2.996362607918227};
+								  0.149675350701685,       0.8411919906082768,   2.996362607918227};
 	const knit_attr half[] = {{.f = -0.5}};
 
 	op_array_init(&a, KNIT_F32, 6, 0, 0, 0);
@@ -266,8 +266,10 @@ END_TEST
 START_TEST(argmax_takes_the_first_among_equals) {
 	op_array_init(&a, KNIT_F32, 7, 4, 0, 0);
 	op_array_init(&y, KNIT_I32, 7, 0, 0, 0);
-	op_array_set(&a, (const double[]){1, 3, 3, 2, /**/ 5, 5, 5, 5, /**/ -1, -2, -3, -0.5, /**/ NAN, 1, 2, 2, /**/
-	                                  0, NAN, 4, NAN, /**/ NAN, NAN, NAN, NAN, /**/ -INFINITY, -INFINITY, -1e300, -INFINITY});
+	op_array_set(&a, (const double[]){1,         3,      3,        2,        /**/ 5,   5,   5,   5,   /**/ -1,
+									  -2,        -3,     -0.5,     /**/ NAN, 1,        2,   2, /**/
+									  0,         NAN,    4,        NAN,      /**/ NAN, NAN, NAN, NAN, /**/ -INFINITY,
+									  -INFINITY, -1e300, -INFINITY});
 	op_eval(KNIT_OP_ARGMAX, NULL, (op_array *[]){&a}, 1, &y);
 	static const double want[] = {1, 0, 3, 2, 2, 0, 2};
 	for (int i = 0; i < 7; ++i)
@@ -289,7 +291,7 @@ START_TEST(copy_and_cast) {
 	op_array_init(&y, KNIT_F16, 2, 3, 0, 0);
 	op_eval(KNIT_OP_CAST, f16, (op_array *[]){&a}, 1, &y);
 	ck_assert(y.data[0] == 1365.0 / 4096 && y.data[1] == 1 && isinf(y.data[2]) && y.data[3] == -1 - 0x1p-8 &&
-	          y.data[4] == 0 && signbit(y.data[5]));
+			  y.data[4] == 0 && signbit(y.data[5]));
 	op_array_init(&y, KNIT_BF16, 2, 3, 0, 0);
 	op_eval(KNIT_OP_CAST, bf16, (op_array *[]){&a}, 1, &y);
 	ck_assert(y.data[0] == 171.0 / 512 && y.data[2] == 999424 && y.data[3] == -1 && y.data[4] == 0x1p-26);

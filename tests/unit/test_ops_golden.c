@@ -75,18 +75,18 @@ static void check(const golden_case *c) {
 	double ids[MOST_TOKENS];
 
 	if (!test_data(KNIT_TEST_DATA, c->model, path, sizeof path) ||
-	    (c->adapter && !test_data(KNIT_TEST_DATA, c->adapter, adapter, sizeof adapter)))
+		(c->adapter && !test_data(KNIT_TEST_DATA, c->adapter, adapter, sizeof adapter)))
 		return;
 	read_ids(c->ids, ids);
 	ck_assert_int_eq(knit_context_create(NULL, &ctx), KNIT_OK);
 	const knit__model_desc file = {.path = path, .adapter_path = c->adapter ? adapter : NULL, .visits = c->visits};
 	ck_assert_msg(knit__model_load(ctx, &file, &m, &d) == KNIT_OK, "%s", d.text);
 	const knit__decoder_desc desc = {.config = &m.config,
-	                                 .base = m.file.store,
-	                                 .adapters = m.adapters,
-	                                 .positions = (int64_t)c->tokens,
-	                                 .max_tokens = (int64_t)c->tokens,
-	                                 .max_outputs = (int64_t)c->tokens};
+									 .base = m.file.store,
+									 .adapters = m.adapters,
+									 .positions = (int64_t)c->tokens,
+									 .max_tokens = (int64_t)c->tokens,
+									 .max_outputs = (int64_t)c->tokens};
 	ck_assert_msg(knit__decoder_graph(ctx, &desc, &g, &d) == KNIT_OK, "%s", d.text);
 	ck_assert_msg(knit__interp_create(g, 1, &it, &d) == KNIT_OK, "%s", d.text);
 	run(it, c->tokens, ids);
@@ -102,9 +102,9 @@ static void check(const golden_case *c) {
 /* Interleaved rope, grouped queries, tied head. */
 START_TEST(llama2c_files) {
 	check(&(golden_case){"models/stories260K/stories260K.bin", NULL, NULL, STORIES,
-	                     "golden/stories260K/logits_first16.f32", 16});
+						 "golden/stories260K/logits_first16.f32", 16});
 	check(&(golden_case){"models/llama2xs/model.bin", NULL, NULL, "golden/llama2xs/golden.json",
-	                     "golden/llama2xs/logits_first16.f32", 16});
+						 "golden/llama2xs/logits_first16.f32", 16});
 }
 END_TEST
 
@@ -120,7 +120,7 @@ START_TEST(layers_visited_again) {
 	check(&(golden_case){base, NULL, NULL, STORIES, "golden/looped-lora/base_5.logits_32x512.f32", 32});
 	check(&(golden_case){base, NULL, "0,1,2,2,2,3,4", STORIES, "golden/looped-lora/loop_mid3.logits_32x512.f32", 32});
 	check(&(golden_case){base, "golden/looped-lora/loop_mid3_lora_all_r8.lora.safetensors", NULL, STORIES,
-	                     "golden/looped-lora/loop_mid3_lora_all_r8.logits_32x512.f32", 32});
+						 "golden/looped-lora/loop_mid3_lora_all_r8.logits_32x512.f32", 32});
 }
 END_TEST
 

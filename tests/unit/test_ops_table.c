@@ -19,7 +19,7 @@ START_TEST(every_op_is_defined) {
 			ck_assert(d->attrs[i].name && *d->attrs[i].name);
 		for (int i = 0; i < d->index_rule_count; ++i)
 			ck_assert(d->index_rules[i].operand < d->min_in && d->index_rules[i].into < d->min_in &&
-			          d->index_rules[i].dim < KNIT_MAX_RANK);
+					  d->index_rules[i].dim < KNIT_MAX_RANK);
 		if (d->flags & KNIT_OP_COMMUTATIVE)
 			ck_assert_uint_eq(d->min_in, 2);
 	}
@@ -135,7 +135,8 @@ START_TEST(defaults_are_resolved) {
 	ck_assert(node->attr[0].f == 5e5 && node->attr[1].i == 4 && node->attr[2].i == KNIT_ROPE_SPLIT);
 	node = &g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, NULL).id)->producer];
 	ck_assert(node->attr[0].f == 0.25 && node->attr[1].i == 0);
-	node = &g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, &(knit_attention_desc){0.5f, 3}).id)->producer];
+	node =
+		&g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, &(knit_attention_desc){0.5f, 3}).id)->producer];
 	ck_assert(node->attr[0].f == 0.5 && node->attr[1].i == 3);
 	knit_graph_destroy(g);
 	knit_context_destroy(ctx);
@@ -145,7 +146,7 @@ END_TEST
 /* ---- costs ------------------------------------------------------------------------------------------------------- */
 
 static knit_cost cost(knit_op op, const knit_attr *attr, const knit_shape *in, uint32_t count, knit_shape out,
-                      int64_t context) {
+					  int64_t context) {
 	knit_cost c = {-1, 1, 1};
 
 	knit__op((uint16_t)op)->cost(attr, in, count, &out, context, &c);
@@ -154,14 +155,15 @@ static knit_cost cost(knit_op op, const knit_attr *attr, const knit_shape *in, u
 
 static void costs(knit_cost got, double flops, uint64_t read_bytes, uint64_t write_bytes) {
 	ck_assert_msg(got.flops == flops && got.read_bytes == read_bytes && got.write_bytes == write_bytes,
-	              "%g flops, %llu read, %llu written; not %g, %llu, %llu", got.flops, (unsigned long long)got.read_bytes,
-	              (unsigned long long)got.write_bytes, flops, (unsigned long long)read_bytes,
-	              (unsigned long long)write_bytes);
+				  "%g flops, %llu read, %llu written; not %g, %llu, %llu", got.flops,
+				  (unsigned long long)got.read_bytes, (unsigned long long)got.write_bytes, flops,
+				  (unsigned long long)read_bytes, (unsigned long long)write_bytes);
 }
 
 START_TEST(costs_of_ops) {
 	const knit_shape x = {KNIT_F32, 2, {10, 64}}, w = {KNIT_Q8_0, 2, {32, 64}}, y = {KNIT_F32, 2, {10, 32}};
-	const knit_shape table = {KNIT_Q4_0, 2, {32000, 64}}, ids = {KNIT_I32, 1, {10}}, vector = {KNIT_F16, 1, {64}}, none = {0};
+	const knit_shape table = {KNIT_Q4_0, 2, {32000, 64}}, ids = {KNIT_I32, 1, {10}}, vector = {KNIT_F16, 1, {64}},
+					 none = {0};
 	const knit_attr eps[] = {{.f = 1e-5}}, f16[] = {{.i = KNIT_F16}};
 
 	costs(cost(KNIT_OP_LINEAR, NULL, (knit_shape[]){x, w}, 2, y, 0), 2.0 * 10 * 32 * 64, 2560 + 32 * 2 * 34, 1280);
@@ -190,7 +192,8 @@ START_TEST(costs_of_attention_and_append) {
 	const uint64_t small = 3 * 8 * 16 * 4 + 2 * 12; /* q and the indices */
 
 	/* 40 positions of 4 kv heads, keys and values, per token: half of the heads, once */
-	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 40), 3.0 * 8 * 40 * (4 * 16 + 4), small + 3 * 40 * 4 * 16 * 2 * 2, 1536);
+	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 40), 3.0 * 8 * 40 * (4 * 16 + 4), small + 3 * 40 * 4 * 16 * 2 * 2,
+		  1536);
 	costs(cost(KNIT_OP_ATTENTION, window, in, 5, q, 40), 3.0 * 8 * 7 * 68, small + 3 * 7 * 4 * 16 * 4, 1536);
 	/* no more positions than the slot has */
 	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 4000), 3.0 * 8 * 100 * 68, small + 3 * 100 * 4 * 16 * 4, 1536);

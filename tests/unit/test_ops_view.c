@@ -1,7 +1,7 @@
 /* Views and states: every view must show the elements that its definition names, in the right order; copies appear only
  * where strides cannot express it; state versions follow one another. */
-#include "../../graph/validate.h"
 #include "../../graph/op_def.h"
+#include "../../graph/validate.h"
 #include "../tools/suite.h"
 
 #include <stdio.h>
@@ -40,7 +40,9 @@ static knit_tensor input(int rank, const knit_dim *dims) {
 	return knit_input(g, name, KNIT_F32, rank, dims);
 }
 
-static int64_t dim(knit_dim d) { return knit__dim_eval(&g->exprs, symbols, d); }
+static int64_t dim(knit_dim d) {
+	return knit__dim_eval(&g->exprs, symbols, d);
+}
 
 /* Which element of the input each element of value `id` is, in row-major order. Returns how many there are. */
 static int64_t elements(uint32_t id, int64_t *out) {
@@ -179,7 +181,8 @@ START_TEST(slice_blocks_at_their_borders) {
 
 	begin();
 	ck_assert_int_eq(knit_weights_create(ctx, &store), KNIT_OK);
-	ck_assert_int_eq(knit_weights_add(store, "w", KNIT_Q8_0, 2, (int64_t[]){4, 96}, zeros, sizeof zeros, NULL), KNIT_OK);
+	ck_assert_int_eq(knit_weights_add(store, "w", KNIT_Q8_0, 2, (int64_t[]){4, 96}, zeros, sizeof zeros, NULL),
+					 KNIT_OK);
 	const knit_tensor w = knit_weight(g, store, "w");
 	const knit_tensor y = knit_slice(g, knit_slice(g, w, 1, 32, knit_n(64)), 0, 1, knit_n(2));
 	check_dims(y, 2, (int64_t[]){2, 64});
@@ -243,7 +246,8 @@ START_TEST(heads_split_and_merge) {
 
 	/* one head, and heads of one element, merge wherever they lie */
 	const knit_tensor tall = knit_transpose(g, input(2, (knit_dim[]){{3}, {7}}), 0, 1);
-	const knit_tensor one = knit_merge_heads(g, knit_reshape(g, input(1, (knit_dim[]){{7}}), 2, (knit_dim[]){{1}, {7}}));
+	const knit_tensor one =
+		knit_merge_heads(g, knit_reshape(g, input(1, (knit_dim[]){{7}}), 2, (knit_dim[]){{1}, {7}}));
 	const knit_tensor thin = knit_merge_heads(g, knit_split_heads(g, tall, 3));
 	ck_assert_uint_eq(g->node_count, 2);
 	check_dims(one, 1, (int64_t[]){7});
@@ -332,7 +336,9 @@ END_TEST
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-typedef struct limited { size_t left, live; } limited;
+typedef struct limited {
+	size_t left, live;
+} limited;
 
 static void *limited_alloc(void *user, size_t size, size_t align) {
 	limited *l = user;

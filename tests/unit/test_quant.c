@@ -67,26 +67,30 @@ static void check_rounding(knit_dtype t, int exponent_bits, int mantissa_bits, u
 	for (uint32_t low = 0; low <= finite_max; ++low) {
 		const double a = half_value((uint16_t)low, exponent_bits, mantissa_bits);
 		const double b = low == finite_max ? 2 * a - half_value((uint16_t)(low - 1), exponent_bits, mantissa_bits)
-		                                   : half_value((uint16_t)(low + 1), exponent_bits, mantissa_bits);
+										   : half_value((uint16_t)(low + 1), exponent_bits, mantissa_bits);
 		const double middle = a + (b - a) / 2;
 		const uint16_t even = (uint16_t)(low & 1 ? low + 1 : low);
 
 		bool good = encode16(t, middle) == even && encode16(t, -middle) == (0x8000 | even) &&
-		            encode16(t, nextafter(middle, 0)) == low && encode16(t, nextafter(middle, INFINITY)) == low + 1;
+					encode16(t, nextafter(middle, 0)) == low && encode16(t, nextafter(middle, INFINITY)) == low + 1;
 		/* f32 holds every middle, so the f32 functions see the same numbers */
 		uint16_t (*from_f32)(float) = t == KNIT_F16 ? knit__f32_to_f16 : knit__f32_to_bf16;
 		const float m = (float)middle;
 		good = good && (double)m == middle && from_f32(m) == even && from_f32(nextafterf(m, 0)) == low &&
-		       from_f32(nextafterf(m, INFINITY)) == low + 1;
+			   from_f32(nextafterf(m, INFINITY)) == low + 1;
 		if (!good) /* asserting only here: an assertion is slow, and there are 60,000 */
 			ck_abort_msg("%s: wrong next to %04x (%g)", knit_dtype_name(t), low, a);
 	}
 }
 
-START_TEST(f16_rounds_to_nearest_even) { check_rounding(KNIT_F16, 5, 10, 0x7bff); }
+START_TEST(f16_rounds_to_nearest_even) {
+	check_rounding(KNIT_F16, 5, 10, 0x7bff);
+}
 END_TEST
 
-START_TEST(bf16_rounds_to_nearest_even) { check_rounding(KNIT_BF16, 8, 7, 0x7f7f); }
+START_TEST(bf16_rounds_to_nearest_even) {
+	check_rounding(KNIT_BF16, 8, 7, 0x7f7f);
+}
 END_TEST
 
 START_TEST(extremes_of_the_16_bit_floats) {
@@ -153,8 +157,8 @@ START_TEST(q8_0_block_by_hand) {
 
 	for (int i = 0; i < KNIT_QK; ++i)
 		x[i] = (float)(i * 8 - 127) / 8;
-	x[5] = 0.0624f;   /* 0.4992 steps: down to 0 */
-	x[6] = 0.0625f;   /* half a step: away from zero */
+	x[5] = 0.0624f; /* 0.4992 steps: down to 0 */
+	x[6] = 0.0625f; /* half a step: away from zero */
 	x[7] = -0.0625f;
 	x[31] = -x[0];
 	knit__row_from_f32(KNIT_Q8_0, x, &b, KNIT_QK);
