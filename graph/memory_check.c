@@ -395,22 +395,28 @@ static bool close_hazards(checker *c) {
 	return true;
 }
 
-/* Any two steps that touch a common byte, one of them writing, run one after the other. */
+/* Any two steps that touch a common byte, one of them writing, run one after the other. Looks back from each touch until
+ * a write that covers all of it: that write waits for whatever touched those bytes before, as was checked when its turn
+ * came, and so does whoever waits for it. */
 static bool check_hazards(checker *c) {
 	for (uint32_t i = 0; i < c->touch_count; ++i) {
 		const touch *later = &c->touches[i];
 		const uint64_t *row = &c->before[(size_t)later->step * c->row_words];
 
-		for (uint32_t k = 0; k < i; ++k) {
+		for (uint32_t k = i; k-- > 0;) {
 			const touch *t = &c->touches[k];
 
 			if (t->buffer != later->buffer || !(t->write || later->write) || t->step == later->step ||
-			    !overlap(t->bytes, later->bytes) || (row[t->step / 64] >> t->step % 64 & 1))
+			    !overlap(t->bytes, later->bytes))
 				continue;
-			c->step = later->step;
-			return fault(c, "%s bytes [%llu, %llu) of %s, but need not wait for step %u, which %s [%llu, %llu)",
-			             later->write ? "writes" : "reads", BYTES(later->bytes), buffer_name(c, t->buffer), t->step,
-			             t->write ? "writes" : "reads", BYTES(t->bytes));
+			if (!(row[t->step / 64] >> t->step % 64 & 1)) {
+				c->step = later->step;
+				return fault(c, "%s bytes [%llu, %llu) of %s, but need not wait for step %u, which %s [%llu, %llu)",
+				             later->write ? "writes" : "reads", BYTES(later->bytes), buffer_name(c, t->buffer), t->step,
+				             t->write ? "writes" : "reads", BYTES(t->bytes));
+			}
+			if (t->write && t->bytes.begin <= later->bytes.begin && later->bytes.end <= t->bytes.end)
+				break;
 		}
 	}
 	return true;
