@@ -14,6 +14,7 @@ struct knit_device {
 	knit_caps caps;
 	knit_pool *pool;
 	uint32_t threads;
+	double split_min_ns; /* steps estimated shorter run on the calling thread alone */
 };
 
 struct knit_buffer {

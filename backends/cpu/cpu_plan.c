@@ -9,8 +9,6 @@
 /* One core's rough speed, for the only question asked here: is a step long enough to be split? */
 #define FLOPS_PER_NS 8.0
 #define BYTES_PER_NS 10.0
-/* Handing a job to spinning workers and meeting them at its end costs 1 to 3 microseconds. */
-#define SPLIT_MIN_NS 10000.0
 
 typedef struct plan_step {
 	const knit_cpu_kernel *kernel;
@@ -134,7 +132,7 @@ static knit_shape shape_of(const knit_cpu_tensor *t) {
 	return s;
 }
 
-static bool worth_splitting(const plan_step *p, int64_t context) {
+static bool worth_splitting(const knit_plan *plan, const plan_step *p, int64_t context) {
 	const knit_cpu_step *const s = &p->step;
 	knit_shape in[KNIT_MAX_IN], out[KNIT_MAX_OUT];
 	knit_cost cost = {0};
@@ -148,7 +146,8 @@ static bool worth_splitting(const plan_step *p, int64_t context) {
 	for (uint32_t i = 0; i < p->source->out_count; ++i)
 		out[i] = shape_of(&s->out[i]);
 	p->def->cost(s->attr, in, p->source->in_count, out, context, &cost);
-	return cost.flops / FLOPS_PER_NS + (double)(cost.read_bytes + cost.write_bytes) / BYTES_PER_NS >= SPLIT_MIN_NS;
+	return cost.flops / FLOPS_PER_NS + (double)(cost.read_bytes + cost.write_bytes) / BYTES_PER_NS >=
+	       plan->dev->split_min_ns;
 }
 
 /* How many positions the longest row of an attention sees in this run. */
@@ -173,7 +172,7 @@ static void evaluate(knit_plan *plan, const int64_t *symbols) {
 			tensor_evaluate(e, symbols, &p->source->in[k], p->in_base[k], &p->step.in[k]);
 		for (uint32_t k = 0; k < p->source->out_count; ++k)
 			tensor_evaluate(e, symbols, &p->source->out[k], p->out_base[k], &p->step.out[k]);
-		p->split = worth_splitting(p, 1);
+		p->split = worth_splitting(plan, p, 1);
 	}
 	memcpy(plan->symbols, symbols, plan->symbol_count * sizeof *symbols);
 	plan->evaluated = true;
@@ -203,8 +202,8 @@ static void run_step(knit_plan *plan, plan_step *p) {
 		job.units[i] = p->kernel->phases[i].units(&p->step);
 		job.phases = i + 1;
 	}
-	const bool split =
-		p->source->op == KNIT_OP_ATTENTION ? worth_splitting(p, attention_context(&p->step)) : p->split;
+	const bool split = p->source->op == KNIT_OP_ATTENTION ? worth_splitting(plan, p, attention_context(&p->step))
+	                                                      : p->split;
 	if (split)
 		knit__pool_run(plan->dev->pool, &job);
 	else

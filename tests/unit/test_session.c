@@ -3,6 +3,7 @@
 #include "../../backends/null/null.h"
 #include "../../backends/program.h"
 #include "../../backends/session_check.h"
+#include "../../graph/interp.h"
 #include "../tools/small_model.h"
 
 #include <check.h>
@@ -49,6 +50,12 @@ static void open_on(const char *device) {
 
 static void setup_null(void) { open_on("null"); }
 static void setup_cpu(void) { open_on("cpu"); }
+
+/* The steps of a small model are too short to be split: here every one is. */
+static void setup_split(void) {
+	setenv("KNIT_CPU_SPLIT_NS", "0", 1);
+	open_on("cpu");
+}
 
 static void teardown(void) {
 	knit_session_destroy(session);
@@ -353,6 +360,39 @@ START_TEST(prefill_equals_decode) {
 }
 END_TEST
 
+/* The whole way from builder to logits against the double-precision reference, over several runs. */
+START_TEST(logits_equal_the_reference) {
+	static const int32_t seq[3][SMALL_TOKENS] = {{0, 0, 0, 0, 0}, {1, 2, 1, 2}, {0}};
+	static const int32_t pos[3][SMALL_TOKENS] = {{0, 1, 2, 3, 4}, {0, 0, 1, 1}, {5}};
+	static const size_t tokens[3] = {5, 4, 1};
+	float got[SMALL_TOKENS * SMALL_VOCAB];
+	const knit_array *want;
+	knit_interp *it;
+	knit_diag d = {0};
+
+	ck_assert_msg(knit__interp_create(graph, 0, &it, &d) == KNIT_OK, "%s", d.text);
+	for (int run = 0; run < 3; ++run) {
+		const int32_t *const data[3] = {ids, seq[run], pos[run]};
+		const char *const names[3] = {"ids", "seq", "pos"};
+		run_logits(session, tokens[run], ids, seq[run], pos[run], got);
+		ck_assert_int_eq(knit__interp_set_symbol(it, "tokens", (int64_t)tokens[run]), KNIT_OK);
+		for (int i = 0; i < 3; ++i) {
+			double values[SMALL_TOKENS];
+			for (size_t t = 0; t < tokens[run]; ++t)
+				values[t] = data[i][t];
+			ck_assert_int_eq(knit__interp_write(it, names[i], values, tokens[run]), KNIT_OK);
+		}
+		ck_assert_msg(knit__interp_run(it, &d) == KNIT_OK, "%s", d.text);
+		ck_assert_int_eq(knit__interp_output(it, "logits", &want), KNIT_OK);
+		ck_assert_int_eq(knit__array_count(want), (int64_t)tokens[run] * SMALL_VOCAB);
+		for (size_t i = 0; i < tokens[run] * SMALL_VOCAB; ++i)
+			ck_assert_msg(got[i] - want->data[i] < 1e-5 && want->data[i] - got[i] < 1e-5, "run %d, logit %zu: %g, not %g",
+			              run, i, (double)got[i], want->data[i]);
+	}
+	knit__interp_destroy(it);
+}
+END_TEST
+
 START_TEST(reset_forgets) {
 	const int32_t third = 2;
 	float first[SMALL_VOCAB], later[SMALL_VOCAB], again[SMALL_VOCAB];
@@ -520,7 +560,7 @@ END_TEST
 
 int main(void) {
 	Suite *s = suite_create("session");
-	TCase *t = tcase_create("null"), *f = tcase_create("faults"), *c = tcase_create("cpu");
+	TCase *t = tcase_create("null"), *f = tcase_create("faults"), *c = tcase_create("cpu"), *p = tcase_create("cpu, split");
 
 	tcase_add_checked_fixture(t, setup_null, teardown);
 	tcase_add_test(t, symbols);
@@ -538,6 +578,7 @@ int main(void) {
 	tcase_add_checked_fixture(c, setup_cpu, teardown);
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, prefill_equals_decode);
+	tcase_add_test(c, logits_equal_the_reference);
 	tcase_add_test(c, reset_forgets);
 	tcase_add_test(c, a_run_allocates_nothing);
 	tcase_add_test(c, thread_count_changes_nothing);
@@ -546,7 +587,15 @@ int main(void) {
 	tcase_add_test(c, two_symbols_and_an_unused_input);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, f);
+	tcase_add_checked_fixture(p, setup_split, teardown);
+	tcase_set_timeout(p, 60);
+	tcase_add_test(p, prefill_equals_decode);
+	tcase_add_test(p, logits_equal_the_reference);
+	tcase_add_test(p, a_run_allocates_nothing);
+	tcase_add_test(p, thread_count_changes_nothing);
+	tcase_add_test(p, two_sessions_in_two_threads);
 	suite_add_tcase(s, c);
+	suite_add_tcase(s, p);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
 	const int failed = srunner_ntests_failed(r);
