@@ -1,5 +1,4 @@
-/* Real models against golden numbers and texts: greedy text byte for byte, logits, published samples, perplexity. */
-#include "../../frontends/text/perplexity.h"
+/* Real models against golden numbers and texts: greedy text byte for byte, logits, published samples. */
 #include "../tools/model_run.h"
 #include "../tools/suite.h"
 
@@ -157,51 +156,9 @@ START_TEST(published_samples_exactly) {
 }
 END_TEST
 
-static void check_perplexity(const char *file, const char *tokenizer_file, double expected) {
-	char name[4096];
-	knit__perplexity p;
-	knit_diag diag = {0};
-	model_run r;
-	size_t bytes;
-
-	/* Both models have one vocabulary and were measured on the same stream. */
-	if (!test_data(KNIT_TEST_DATA, "golden/stories260K.ppl_ids.u16", name, sizeof name) ||
-		!open_model(&r, file, tokenizer_file, 256))
-		return;
-	char *stream = test_read_file(name, &bytes);
-	int32_t *ids = malloc(bytes / 2 * sizeof *ids);
-	ck_assert_ptr_nonnull(ids);
-	for (size_t i = 0; i < bytes / 2; ++i)
-		ids[i] = (uint8_t)stream[2 * i] | (uint8_t)stream[2 * i + 1] << 8;
-	const knit__perplexity_desc desc = {
-		.decoder = &r.decoder,
-		.ids = ids,
-		.count = bytes / 2,
-		.cut = KNIT__CUT_STREAM,
-		.window = 256,
-		.bos = -1,
-		.tokenizer = r.model.tokenizer,
-	};
-	ck_assert_msg(knit__perplexity_measure(r.ctx, &desc, &p, &diag) == KNIT_OK, "%s", diag.text);
-	printf("%s: %.6f nats per token, golden %.6f\n", file, p.mean, expected);
-	ck_assert_uint_eq(p.tokens, 24064);
-	ck_assert_double_eq_tol(p.mean, expected, 1e-4);
-	ck_assert(p.standard_error > 0 && p.standard_error < 0.1);
-	ck_assert_uint_gt(p.bytes, p.tokens);
-	free(ids);
-	free(stream);
-	model_run_close(&r);
-}
-
-START_TEST(perplexity_of_golden_streams) {
-	check_perplexity(stories[0].file, NULL, 1.599420);
-	check_perplexity("models/llama2xs/model.bin", "models/stories260K/tok512.bin", 2.175442);
-}
-END_TEST
-
 int main(void) {
-	const TTest *const tests[] = {greedy_text_of_256_steps, greedy_text_of_llama2xs,   logits_of_stories260K,
-								  logits_of_llama2xs,       published_samples_exactly, perplexity_of_golden_streams};
+	const TTest *const tests[] = {greedy_text_of_256_steps, greedy_text_of_llama2xs, logits_of_stories260K,
+								  logits_of_llama2xs, published_samples_exactly};
 
 	return suite_run("golden", tests, sizeof tests / sizeof *tests);
 }
