@@ -342,6 +342,20 @@ START_TEST(state_read_too_late) {
 }
 END_TEST
 
+START_TEST(state_version_left_out) {
+	setup();
+	++g->values[s->steps[APPEND1].out[0].value].version;
+	refused("step 2 (append at visit.0) writes", "of kv, over its input");
+}
+END_TEST
+
+START_TEST(view_past_the_end) {
+	setup_for(build_slice);
+	g->values[s->steps[1].in[0].value].offset = s->steps[1].in[0].offset = knit_n(5 * N);
+	refused("step 1 (linear) touches bytes [320, 576)", "whose storage has 512");
+}
+END_TEST
+
 START_TEST(step_left_out) {
 	setup();
 	s->steps[LAST] = s->steps[ACT];
@@ -400,6 +414,59 @@ START_TEST(no_hazards_at_all) {
 }
 END_TEST
 
+static void set_hazards(const uint32_t (*pairs)[2], uint32_t count) {
+	ck_assert_uint_le(count, s->hazard_cap);
+	for (uint32_t i = 0; i < count; ++i)
+		s->hazards[i] = (knit_hazard){pairs[i][0], pairs[i][1], KNIT_HAZARD_RAW};
+	s->hazard_count = count;
+}
+
+/* 0: a; 1, 2: read a; 3: c over a; 4: read c. */
+static void build_two_readers(void) {
+	const knit_dim dims[2] = {knit_n(TOKENS), knit_n(N)};
+	const knit_tensor w = constant("w", N, N), x = knit_input(g, "x", KNIT_F32, 2, dims), a = knit_linear(g, x, w);
+
+	knit_output(g, "y0", knit_linear(g, a, w));
+	knit_output(g, "y1", knit_linear(g, a, w));
+	knit_output(g, "y2", knit_linear(g, knit_linear(g, x, w), w));
+}
+
+START_TEST(write_waits_for_all_readers) {
+	static const uint32_t right[][2] = {{0, 1}, {0, 2}, {1, 3}, {2, 3}, {3, 4}}, one[][2] = {{0, 1}, {0, 2}, {2, 3}, {3, 4}};
+
+	setup_for(build_two_readers);
+	ck_assert_uint_eq(s->steps[0].out[0].base, s->steps[3].out[0].base);
+	set_hazards(right, 5);
+	ck_assert_int_eq(knit__memory_check(s, g->a, NULL), KNIT_OK);
+	set_hazards(one, 4);
+	refused("step 3 (linear) writes", "need not wait for step 1");
+}
+END_TEST
+
+/* 0: b; 1: read b; 2: d, which nobody reads; 3: c, as large as both; 4: read c. */
+static void build_halves(void) {
+	const knit_dim dims[2] = {knit_n(TOKENS), knit_n(N)};
+	const knit_tensor w = constant("w", N, N), x = knit_input(g, "x", KNIT_F32, 2, dims);
+
+	knit_output(g, "y0", knit_linear(g, knit_linear(g, x, w), w));
+	knit_linear(g, x, w);
+	knit_output(g, "y1", knit_linear(g, knit_linear(g, x, constant("wide", 2 * N, N)), constant("back", N, 2 * N)));
+}
+
+START_TEST(write_waits_for_what_a_part_of_it_held) {
+	static const uint32_t right[][2] = {{0, 1}, {1, 3}, {2, 3}, {3, 4}}, one[][2] = {{0, 1}, {2, 3}, {3, 4}};
+
+	setup_for(build_halves);
+	move(storage_of(&s->steps[2].out[0]), TOKENS * N * sizeof(float), 2);
+	ck_assert_uint_eq(s->steps[0].out[0].base, 0);
+	ck_assert_uint_eq(s->steps[3].out[0].base, 0);
+	set_hazards(right, 4);
+	ck_assert_int_eq(knit__memory_check(s, g->a, NULL), KNIT_OK);
+	set_hazards(one, 3);
+	refused("step 3 (linear) writes", "need not wait for step 1");
+}
+END_TEST
+
 START_TEST(hazard_backwards) {
 	setup();
 	s->hazards[0] = (knit_hazard){K1, K1, KNIT_HAZARD_RAW};
@@ -451,11 +518,14 @@ int main(void) {
 		right_schedule_passes, step_by_step_hazards_pass, lifetime_cut_short, result_over_another_live_one,
 		result_partly_over_another, reader_looks_elsewhere, reader_starts_inside_the_value, writer_writes_elsewhere,
 		arena_too_small, output_buffer_too_small, weight_buffer_too_small, wrong_buffer, buffer_that_does_not_exist,
-		weight_written, in_place_without_leave, in_place_over_the_second_operand, in_place_over_an_operand_still_needed, in_place_with_a_shift,
-		scratch_over_an_input, scratch_over_the_output, scratch_over_a_value_read_later, scratch_outside_the_arena,
-		steps_exchanged, state_versions_exchanged, state_read_too_late, step_left_out, step_missing_at_the_end,
-		step_of_another_op, step_with_another_shape, read_before_write_is_done, state_write_before_its_readers_are_done,
-		no_hazards_at_all, hazard_backwards, every_hazard_matters_or_is_implied, allocation_failures,
+		weight_written, in_place_without_leave, in_place_over_the_second_operand,
+		in_place_over_an_operand_still_needed, in_place_with_a_shift, scratch_over_an_input, scratch_over_the_output,
+		scratch_over_a_value_read_later, scratch_outside_the_arena, steps_exchanged, state_versions_exchanged,
+		state_read_too_late, state_version_left_out, view_past_the_end, step_left_out, step_missing_at_the_end,
+		step_of_another_op, step_with_another_shape, read_before_write_is_done,
+		state_write_before_its_readers_are_done, no_hazards_at_all, write_waits_for_all_readers,
+		write_waits_for_what_a_part_of_it_held, hazard_backwards, every_hazard_matters_or_is_implied,
+		allocation_failures,
 	};
 	int failed;
 
