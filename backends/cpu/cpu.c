@@ -160,6 +160,8 @@ static knit_status cpu_open(uint32_t index, const knit_context_desc *host, knit_
 		return status;
 	}
 	dev->threads = knit__pool_threads(dev->pool);
+	if (dev->split_min_ns <= 0.0)
+		knit__pool_split_always(dev->pool);
 	*out = dev;
 	return KNIT_OK;
 }

@@ -15,12 +15,16 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SPIN_IDLE 2000 /* pauses, 20 to 100 microseconds: longer than the gap between two steps of a program */
 #define SPIN_BARRIER 4000
 #define YIELDS 8
 #define CHUNKS_PER_RANGE 4
+#define GAIN_WINDOW_NS 50e6 /* what "lately" means */
+#define LOSS_NS 1e6
+#define ALONE_FACTOR 20.0
 
 /* The gate word: epoch (32 bits) | open (1) | workers inside (31). A job's fields change only while the gate is closed
  * and nobody is inside. */
@@ -55,6 +59,9 @@ struct knit_pool {
 	uint32_t threads, wanted;
 	uint32_t spin_idle, spin_barrier;
 	knit_allocator a;
+	bool always_split;
+	double gain_ns; /* what splitting has saved lately; belongs to the caller that holds `busy` */
+	_Atomic uint64_t alone_until_ns;
 };
 
 static inline void pause_briefly(void) {
@@ -138,7 +145,8 @@ static void wait_until(knit_pool *p, int phase) {
 	pthread_mutex_unlock(&p->lock);
 }
 
-static void work(knit_pool *p, uint32_t phase, uint32_t thread) {
+/* Returns how many units this thread has done. */
+static int64_t work(knit_pool *p, uint32_t phase, uint32_t thread) {
 	phase_state *const s = &p->phase[phase];
 	claim *const claims = p->claims + (size_t)phase * p->threads;
 	int64_t did = 0;
@@ -158,16 +166,7 @@ static void work(knit_pool *p, uint32_t phase, uint32_t thread) {
 	}
 	if (did && atomic_fetch_add(&s->done, did) + did == s->units)
 		wake_waiters(p);
-}
-
-static void run_phases(knit_pool *p, uint32_t thread) {
-	const uint32_t phases = p->job.phases;
-
-	for (uint32_t i = 0; i < phases; ++i) {
-		work(p, i, thread);
-		if (i + 1 < phases)
-			wait_until(p, (int)i);
-	}
+	return did;
 }
 
 /* ---- workers ----------------------------------------------------------------------------------------------------- */
@@ -217,7 +216,12 @@ static void *worker_main(void *arg) {
 	while (wait_for_job(p, seen)) {
 		if (!enter(p, &seen))
 			continue;
-		run_phases(p, w->number);
+		const uint32_t phases = p->job.phases;
+		for (uint32_t i = 0; i < phases; ++i) {
+			work(p, i, w->number);
+			if (i + 1 < phases)
+				wait_until(p, (int)i);
+		}
 		leave(p);
 	}
 	return NULL;
@@ -254,19 +258,57 @@ static void publish(knit_pool *p, const knit_pool_job *job) {
 	pthread_mutex_unlock(&p->lock);
 }
 
+static uint64_t now_ns(void) {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+/* On a machine that is busy with other work, a thread that has claimed units may be taken off its core with them, for
+ * far longer than the whole job takes. So the caller keeps count of what splitting has saved, by its own speed on its
+ * own units, and stays alone for a while when that is a loss. Trying again costs at most one part in ALONE_FACTOR. */
+static void settle(knit_pool *p, double alone_ns, uint64_t begin_ns) {
+	const uint64_t end_ns = now_ns();
+	const double took_ns = (double)(end_ns - begin_ns);
+
+	p->gain_ns -= p->gain_ns * (took_ns < GAIN_WINDOW_NS ? took_ns / GAIN_WINDOW_NS : 1.0);
+	p->gain_ns += alone_ns - took_ns;
+	if (p->gain_ns >= -LOSS_NS || p->always_split)
+		return;
+	atomic_store_explicit(&p->alone_until_ns, end_ns + (uint64_t)(-p->gain_ns * ALONE_FACTOR), memory_order_relaxed);
+	p->gain_ns = 0.0;
+}
+
+static void run_split(knit_pool *p, const knit_pool_job *job) {
+	const uint64_t begin_ns = now_ns();
+	double alone_ns = 0.0;
+
+	publish(p, job);
+	for (uint32_t i = 0; i < job->phases; ++i) {
+		const uint64_t start_ns = now_ns();
+		const int64_t did = work(p, i, 0);
+		const double worked_ns = (double)(now_ns() - start_ns);
+		/* A caller that came too late to do anything has no speed of its own: then take it as even. */
+		alone_ns += did ? worked_ns * ((double)p->phase[i].units / (double)did) : worked_ns;
+		wait_until(p, (int)i);
+	}
+	atomic_fetch_and(&p->gate, ~GATE_OPEN);
+	wait_until(p, -1);
+	settle(p, alone_ns, begin_ns);
+}
+
 void knit__pool_run(knit_pool *p, const knit_pool_job *job) {
-	if (p->threads == 1 || atomic_exchange_explicit(&p->busy, true, memory_order_acquire)) {
+	if (p->threads == 1 || now_ns() < atomic_load_explicit(&p->alone_until_ns, memory_order_relaxed) ||
+	    atomic_exchange_explicit(&p->busy, true, memory_order_acquire)) {
 		knit__pool_run_alone(job);
 		return;
 	}
-	publish(p, job);
-	run_phases(p, 0);
-	if (job->phases > 0)
-		wait_until(p, (int)job->phases - 1);
-	atomic_fetch_and(&p->gate, ~GATE_OPEN);
-	wait_until(p, -1);
+	run_split(p, job);
 	atomic_store_explicit(&p->busy, false, memory_order_release);
 }
+
+void knit__pool_split_always(knit_pool *p) { p->always_split = true; }
 
 uint32_t knit__pool_threads(const knit_pool *p) { return p->threads; }
 
@@ -324,6 +366,7 @@ knit_status knit__pool_create(const knit_allocator *a, uint32_t threads, knit_po
 	atomic_init(&p->waiters, 0);
 	atomic_init(&p->stop, false);
 	atomic_init(&p->busy, false);
+	atomic_init(&p->alone_until_ns, 0);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
 	pthread_cond_init(&p->progress, NULL);

@@ -28,8 +28,11 @@ void knit__pool_destroy(knit_pool *p);
 uint32_t knit__pool_threads(const knit_pool *p);
 
 /* Runs the job to its end; the calling thread takes part as thread 0. Two callers at once are allowed: one gets the
- * workers, the other runs its job alone. Allocates nothing. */
+ * workers, the other runs its job alone. So does a caller that has lately lost time by splitting, because the machine
+ * is busy with other work. Allocates nothing. */
 void knit__pool_run(knit_pool *p, const knit_pool_job *job);
+/* For tests: split even where it does not pay. */
+void knit__pool_split_always(knit_pool *p);
 /* The same on the calling thread only. */
 void knit__pool_run_alone(const knit_pool_job *job);
 

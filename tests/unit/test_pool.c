@@ -19,6 +19,7 @@ static knit_pool *make(uint32_t threads) {
 	knit_pool *p;
 
 	ck_assert_msg(knit__pool_create(heap, threads, &p, &d) == KNIT_OK, "%s", d.text);
+	knit__pool_split_always(p);
 	return p;
 }
 
@@ -202,6 +203,37 @@ START_TEST(callers_at_once) {
 }
 END_TEST
 
+/* Workers that are taken off their core with units in hand. */
+typedef struct hampered { atomic_int units, by_workers; } hampered;
+
+static void hampered_units(void *arg, uint32_t phase, int64_t begin, int64_t end, uint32_t thread) {
+	const struct timespec rest = {.tv_nsec = 3000000};
+	hampered *const h = arg;
+
+	(void)phase;
+	atomic_fetch_add(&h->units, (int)(end - begin));
+	if (thread == 0)
+		return;
+	atomic_fetch_add(&h->by_workers, 1);
+	nanosleep(&rest, NULL);
+}
+
+START_TEST(a_caller_stays_alone_where_splitting_loses) {
+	hampered h = {0};
+	knit_diag d = {0};
+	knit_pool *p;
+	const knit_pool_job job = {.run = hampered_units, .arg = &h, .phases = 1, .units = {64}};
+
+	ck_assert_int_eq(knit__pool_create(heap, 2, &p, &d), KNIT_OK);
+	for (int i = 0; i < 300; ++i)
+		knit__pool_run(p, &job);
+	ck_assert_int_eq(atomic_load(&h.units), 300 * 64);
+	/* The first one of them costs more than the next 299 jobs alone. */
+	ck_assert_int_lt(atomic_load(&h.by_workers), 50);
+	knit__pool_destroy(p);
+}
+END_TEST
+
 START_TEST(made_and_unmade) {
 	for (int i = 0; i < 100; ++i) {
 		knit_pool *const p = make(1 + (uint32_t)i % 5);
@@ -253,6 +285,7 @@ int main(void) {
 	tcase_add_test(t, sleeping_workers_wake);
 	tcase_add_test(t, slow_units_are_waited_for);
 	tcase_add_test(t, callers_at_once);
+	tcase_add_test(t, a_caller_stays_alone_where_splitting_loses);
 	tcase_add_test(t, made_and_unmade);
 	tcase_add_test(t, allocation_failures);
 	suite_add_tcase(s, t);
