@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GRAPHS 120
+#define GRAPHS 40
 #define STEPS 24
-#define CHANGES 24 /* per graph */
+#define CHANGES 16 /* per graph */
 
 static knit_context *context;
 
