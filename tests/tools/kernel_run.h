@@ -1,0 +1,54 @@
+/* Owns running one CPU kernel by hand: operands made in memory of exactly their size, the node view that goes with
+ * them, any cut of the units over any number of threads, the op's reference on the same operands. */
+#ifndef KNIT_TEST_KERNEL_RUN_H
+#define KNIT_TEST_KERNEL_RUN_H
+
+#include "../../backends/cpu/cpu_kernel.h"
+
+typedef struct bench_tensor {
+	knit_cpu_tensor t;
+	char *memory; /* owned; exactly as large as the operand's last element needs, from `shift` bytes on */
+} bench_tensor;
+
+typedef struct kernel_bench {
+	uint16_t op;
+	uint32_t in_count;
+	bench_tensor in[KNIT_MAX_IN];
+	knit_cpu_tensor out;
+	char *out_memory;
+	uint64_t out_bytes;
+	knit_attr attr[KNIT_MAX_ATTRS];
+	uint64_t seed;
+	bool writes_state; /* out is in[0] */
+} kernel_bench;
+
+void bench_free(kernel_bench *b);
+
+/* Operand `i`, filled with numbers in [-range, range) (i32: 0 .. range - 1). `gap` elements lie between the rows of the
+ * innermost dimension, `shift` bytes before the first one. */
+void bench_in(kernel_bench *b, uint32_t i, knit_dtype dtype, int rank, const int64_t *dims, double range, int64_t gap,
+              size_t shift);
+/* An i32 vector of these values. */
+void bench_indices(kernel_bench *b, uint32_t i, int64_t n, const int32_t *values);
+void bench_out(kernel_bench *b, knit_dtype dtype, int rank, const int64_t *dims);
+/* Output 0 is the state in operand 0. */
+void bench_out_state(kernel_bench *b);
+/* Sets elements through a double. */
+void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value);
+
+/* All values of an operand or of the output as doubles, row-major; the caller frees. */
+double *bench_values(const knit_cpu_tensor *t);
+int64_t bench_count(const knit_cpu_tensor *t);
+
+/* Whether the kernel accepts the operands. */
+bool bench_accepts(const kernel_bench *b, const knit_cpu_kernel *k);
+/* Fills the output with 0xff, then runs: units in pieces of `piece` (0: all at once), piece i by thread i % threads,
+ * the last piece first. Scratch is filled with 0xff and exactly as large as asked for. */
+void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_t threads);
+/* The op's reference on the same operands, from their absolute values if `absolute`; the caller frees. */
+double *bench_reference(const kernel_bench *b, bool absolute);
+
+/* The kernels of an op that this machine can run: the n-th, NULL past the last. */
+const knit_cpu_kernel *bench_kernel(uint16_t op, size_t n);
+
+#endif

@@ -1,0 +1,268 @@
+/* linear on the CPU: every variant of this machine against the reference, and bit for bit against itself. */
+#include "../../ops/quant.h"
+#include "../tools/kernel_run.h"
+#include "../tools/suite.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+#define WEIGHTS (int)(sizeof weights / sizeof weights[0])
+
+static bool blocks(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+
+/* The kernel of every level for one weight type: the n-th. */
+static const knit_cpu_kernel *kernel_for(const kernel_bench *b, size_t n) {
+	const knit_cpu_kernel *k;
+
+	for (size_t i = 0; (k = bench_kernel(KNIT_OP_LINEAR, i)); ++i)
+		if (bench_accepts(b, k) && n-- == 0)
+			return k;
+	return NULL;
+}
+
+static void make(kernel_bench *b, knit_dtype w, int64_t rows, int64_t k, int64_t n, int64_t gap, size_t shift) {
+	*b = (kernel_bench){.op = KNIT_OP_LINEAR, .seed = (uint64_t)(rows * 31 + k * 7 + n)};
+	bench_in(b, 0, KNIT_F32, 2, (int64_t[]){rows, k}, 1, gap, 0);
+	bench_in(b, 1, w, 2, (int64_t[]){n, k}, 1, 0, shift);
+	bench_out(b, KNIT_F32, 2, (int64_t[]){rows, n});
+}
+
+/* Of one output: what rounding x to 8 bits by blocks may add. Half a step of max / 127 for each element. */
+static double quantising_bound(const double *x, const double *w, int64_t k) {
+	double sum = 0;
+
+	for (int64_t i = 0; i < k; i += 32) {
+		double max = 0, products = 0;
+
+		for (int64_t j = i; j < i + 32; ++j) {
+			max = fmax(max, fabs(x[j]));
+			products += fabs(w[j]);
+		}
+		sum += products * max / 254 * 1.0001;
+	}
+	return sum;
+}
+
+static void check(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_t threads, bool exact_x) {
+	double *const ref = bench_reference(b, false), *const sizes = bench_reference(b, true);
+	double *const x = bench_values(&b->in[0].t), *const w = bench_values(&b->in[1].t);
+	const int64_t rows = b->out.dims[0], n = b->out.dims[1], kk = b->in[1].t.dims[1];
+
+	bench_run(b, k, piece, threads);
+	for (int64_t i = 0; i < rows * n; ++i) {
+		const double got = (double)((const float *)(const void *)b->out.data)[i];
+		double bound = 8 * 0x1p-24 * (4 + log2((double)kk)) * sizes[i] + 1e-37;
+
+		if (blocks(b->in[1].t.dtype) && !exact_x)
+			bound += quantising_bound(x + i / n * kk, w + i % n * kk, kk);
+		ck_assert_msg(fabs(got - ref[i]) <= bound, "%s rows %d k %d n %d: output %d is %.9g, needs %.9g within %.3g",
+		              k->name, (int)rows, (int)kk, (int)n, (int)i, got, ref[i], bound);
+	}
+	free(ref);
+	free(sizes);
+	free(x);
+	free(w);
+}
+
+START_TEST(every_size_within_the_bound) {
+	static const int64_t ks[] = {1, 15, 31, 32, 33, 96, 97, 1024, 1031, 2080}, ns[] = {1, 7, 8, 17, 67, 131},
+						 row_counts[] = {1, 2, 3, 4, 5, 9, 50};
+	kernel_bench b;
+	const knit_cpu_kernel *kernel;
+	int ran = 0;
+
+	for (int t = 0; t < WEIGHTS; ++t) {
+		for (int i = 0; i < 10; ++i) {
+			for (int j = 0; j < 6; ++j) {
+				int64_t rows = row_counts[(i + j * 3 + t) % 7];
+
+				if (rows * ks[i] * ns[j] > 1000000) /* the reference takes its time */
+					rows = 5;
+				if (blocks(weights[t]) && ks[i] % 32 != 0)
+					continue;
+				make(&b, weights[t], rows, ks[i], ns[j], j % 2 ? 0 : 5, weights[t] == KNIT_F32 ? 4 : 2);
+				for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v, ++ran)
+					check(&b, kernel, j, 3, false);
+				bench_free(&b);
+			}
+		}
+	}
+	ck_assert_int_gt(ran, 200);
+}
+END_TEST
+
+/* One row, rows together, any cut of the work: the same bits. */
+START_TEST(a_row_is_the_same_alone) {
+	static const int64_t ks[] = {32, 172, 2080}, ns[] = {5, 131};
+	const int64_t rows = 53;
+	kernel_bench all, one;
+	const knit_cpu_kernel *kernel;
+
+	for (int c = 0; c < WEIGHTS * 6; ++c) {
+		const knit_dtype t = weights[c / 6];
+		const int64_t k = blocks(t) && ks[c % 3] == 172 ? 160 : ks[c % 3], n = ns[c / 3 % 2];
+
+		make(&all, t, rows, k, n, 3, 2 * (t != KNIT_F32));
+		make(&one, t, 1, k, n, 0, 0);
+		for (size_t v = 0; (kernel = kernel_for(&all, v)); ++v) {
+			float *const first = malloc(all.out_bytes);
+
+			bench_run(&all, kernel, 0, 1);
+			memcpy(first, all.out.data, all.out_bytes);
+			for (int64_t piece = 1; piece < 8; piece += 3) {
+				bench_run(&all, kernel, piece, 4);
+				ck_assert_msg(memcmp(first, all.out.data, all.out_bytes) == 0, "%s: pieces of %d units differ",
+				              kernel->name, (int)piece);
+			}
+			for (int64_t r = 0; r < rows; r += 9) {
+				const knit_cpu_tensor own_x = one.in[0].t, own_w = one.in[1].t;
+
+				one.in[0].t.data = all.in[0].t.data + r * all.in[0].t.strides[0] * 4;
+				one.in[1].t = all.in[1].t;
+				bench_run(&one, kernel, 0, 1);
+				one.in[0].t = own_x;
+				one.in[1].t = own_w;
+				ck_assert_msg(memcmp(first + r * n, one.out.data, (size_t)n * 4) == 0, "%s k %d n %d: row %d differs",
+				              kernel->name, (int)k, (int)n, (int)r);
+			}
+			free(first);
+		}
+		bench_free(&all);
+		bench_free(&one);
+	}
+}
+END_TEST
+
+/* Where x is a multiple of a step by blocks, 8 bits hold it and only float rounding is left. */
+START_TEST(blocks_are_exact_on_integers) {
+	const int64_t rows = 7, k = 352, n = 37;
+	kernel_bench b;
+	const knit_cpu_kernel *kernel;
+
+	for (int t = 3; t < WEIGHTS; ++t) {
+		make(&b, weights[t], rows, k, n, 0, 2);
+		for (int64_t i = 0; i < rows * k; ++i)
+			bench_set(&b, 0, i, ldexp((double)(i % 32 == i / 32 % 32 ? 127 : i * 7919 % 255 - 127), (int)(i / 32 % 9) - 4));
+		for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v)
+			check(&b, kernel, 1, 2, true);
+		bench_free(&b);
+	}
+}
+END_TEST
+
+/* All values of the weights' bytes, the extremes of 8-bit products included. */
+START_TEST(blocks_of_extreme_bytes) {
+	const int64_t rows = 5, k = 96, n = 16;
+	kernel_bench b;
+	const knit_cpu_kernel *kernel;
+
+	for (int t = 3; t < WEIGHTS; ++t) {
+		const int64_t bytes = weights[t] == KNIT_Q8_0 ? 34 : 18;
+
+		make(&b, weights[t], rows, k, n, 0, 0);
+		for (int64_t i = 0; i < n * k / 32; ++i) {
+			const uint16_t one = 0x3c00;
+
+			memcpy(b.in[1].t.data + i * bytes, &one, 2);
+			for (int64_t j = 2; j < bytes; ++j)
+				b.in[1].t.data[i * bytes + j] = (char)(i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (i * 37 + j * 11) & 0xff);
+		}
+		for (int64_t i = 0; i < rows * k; ++i)
+			bench_set(&b, 0, i, i / k == 0 ? 127 : i / k == 1 ? -127 : i % 2 ? 127 : -127);
+		for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v)
+			check(&b, kernel, 0, 1, true);
+		bench_free(&b);
+	}
+}
+END_TEST
+
+/* NaN and infinity stay in their rows; tiny and huge blocks of x keep their size. */
+START_TEST(special_numbers) {
+	const int64_t rows = 6, k = 160, n = 19;
+	kernel_bench b;
+	const knit_cpu_kernel *kernel;
+
+	for (int t = 0; t < WEIGHTS; ++t) {
+		make(&b, weights[t], rows, k, n, 0, 0);
+		for (int64_t i = 0; i < k; ++i) {
+			bench_set(&b, 0, 0 * k + i, (double)(i % 5) * 1e-39);
+			bench_set(&b, 0, 1 * k + i, (double)(i % 7 - 3) * 1e30);
+			bench_set(&b, 0, 2 * k + i, 0);
+		}
+		bench_set(&b, 0, 3 * k + 70, (double)NAN);
+		bench_set(&b, 0, 4 * k + 159, (double)INFINITY);
+		for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v) {
+			double *const ref = bench_reference(&b, false), *const sizes = bench_reference(&b, true);
+
+			bench_run(&b, kernel, 0, 1);
+			for (int64_t i = 0; i < rows * n; ++i) {
+				const double got = (double)((const float *)(const void *)b.out.data)[i];
+
+				if (i / n == 3)
+					ck_assert_msg(isnan(got), "%s: NaN is lost", kernel->name);
+				else if (i / n == 4)
+					ck_assert_msg(!isfinite(got), "%s: an infinity is lost", kernel->name);
+				else
+					ck_assert_msg(fabs(got - ref[i]) <= 0.02 * sizes[i] + 1e-42, "%s: output %d is %g, needs %g",
+					              kernel->name, (int)i, got, ref[i]);
+			}
+			free(ref);
+			free(sizes);
+		}
+		bench_free(&b);
+	}
+}
+END_TEST
+
+START_TEST(what_is_refused) {
+	kernel_bench b;
+
+	make(&b, KNIT_F32, 4, 64, 8, 0, 0);
+	ck_assert_ptr_nonnull(kernel_for(&b, 0));
+	b.in[0].t.strides[1] = 2; /* columns of x apart */
+	ck_assert_ptr_null(kernel_for(&b, 0));
+	b.in[0].t.strides[1] = 1;
+	b.in[0].t.dtype = KNIT_F16;
+	ck_assert_ptr_null(kernel_for(&b, 0));
+	b.in[0].t.dtype = KNIT_F32;
+	b.in[1].t.strides[1] = 8; /* w transposed */
+	ck_assert_ptr_null(kernel_for(&b, 0));
+	bench_free(&b);
+
+	make(&b, KNIT_Q8_0, 4, 64, 8, 0, 0);
+	ck_assert_ptr_nonnull(kernel_for(&b, 0));
+	b.in[1].t.strides[0] = 80; /* rows that start inside a block */
+	ck_assert_ptr_null(kernel_for(&b, 0));
+	bench_free(&b);
+}
+END_TEST
+
+/* Leading dimensions that do not lie one after the other. */
+START_TEST(rows_of_a_strided_tensor) {
+	kernel_bench b = {.op = KNIT_OP_LINEAR, .seed = 5};
+	const knit_cpu_kernel *kernel;
+
+	bench_in(&b, 0, KNIT_F32, 3, (int64_t[]){5, 3, 64}, 1, 64, 0);
+	b.in[0].t.dims[1] = 2; /* two of the three rows, taken at every token */
+	bench_in(&b, 1, KNIT_F32, 2, (int64_t[]){9, 64}, 1, 0, 0);
+	bench_out(&b, KNIT_F32, 3, (int64_t[]){5, 2, 9});
+	for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v) {
+		double *const ref = bench_reference(&b, false);
+
+		bench_run(&b, kernel, 1, 2);
+		for (int i = 0; i < 90; ++i)
+			ck_assert_double_le(fabs((double)((const float *)(const void *)b.out.data)[i] - ref[i]), 1e-5);
+		free(ref);
+	}
+	bench_free(&b);
+}
+END_TEST
+
+int main(void) {
+	const TTest *const tests[] = {every_size_within_the_bound, a_row_is_the_same_alone, blocks_are_exact_on_integers,
+	                              blocks_of_extreme_bytes, special_numbers, what_is_refused, rows_of_a_strided_tensor};
+
+	return suite_run("cpu linear", tests, (int)(sizeof tests / sizeof tests[0]));
+}
