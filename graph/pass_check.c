@@ -247,6 +247,8 @@ static knit_status run_both(trial *t, const knit_graph *after, knit_interp *a, k
 	if (status != KNIT_OK)
 		return status;
 	const knit_status first = knit__interp_run(a, &da), second = knit__interp_run(b, &db);
+	if (first == KNIT_ERR_MEMORY || second == KNIT_ERR_MEMORY)
+		return knit__fail(d, KNIT_ERR_MEMORY, 0, "%s", first == KNIT_ERR_MEMORY ? da.text : db.text);
 	if (first != second)
 		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "runs with %s before (%.60s) and %s after (%.60s)",
 						  knit_status_name(first), da.text, knit_status_name(second), db.text);
