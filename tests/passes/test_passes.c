@@ -27,17 +27,17 @@ static void teardown(void) { knit_context_destroy(ctx); }
 
 /* ---- targets ----------------------------------------------------------------------------------------------------- */
 
-typedef enum mode { ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, MODES } mode;
+typedef enum mode { ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY, MODES } mode;
 static const char *const mode_names[MODES] = {"any", "nothing", "contiguous", "contiguous_even_copy",
-											  "first_contiguous"};
-static const mode modes[MODES] = {ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS};
+											  "first_contiguous", "copies_only"};
+static const mode modes[MODES] = {ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY};
 
 static knit_kernel select_kernel(const void *device, const knit_node_view *n) {
 	const mode m = *(const mode *)device;
 
 	if (m == ANY)
 		return 1;
-	if (m == NOTHING)
+	if (m == NOTHING || (m == COPIES_ONLY && n->op != KNIT_OP_COPY))
 		return 0;
 	if (n->op == KNIT_OP_COPY && m != CONTIGUOUS_EVEN_COPY)
 		return 1;
