@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { DEFAULT_TOKENS = 256, DEFAULT_POSITIONS = 4096, BATCH = 64 };
-enum { OPT_TEMP = CLI_OPT_OWN, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_SAMPLER };
+enum { OPT_TEMP = CLI_OPT_OWN, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_SAMPLER, OPT_ENDLESS };
 
 static const char help[] =
 	"knit run MODEL: writes text with a model.\n\n"
@@ -31,6 +31,7 @@ static const char help[] =
 	"      --seed N          repeat a choice (a new one each time; it is printed)\n"
 	"      --sampler NAME    knit, or llama2c: the same choices as llama2.c for the same seed (knit)\n"
 	"      --ctx N           positions to keep: prompt and new text together (the model's, at most 4096)\n"
+	"      --endless         when the context is full, go on from its second half\n"
 	"      --kv TYPE         f16 or f32 cache of keys and values (f16; f32 with --sampler llama2c)\n"
 	"      --threads N       CPU threads (all cores)\n"
 	"      --device ID       see knit devices (the best one)\n"
@@ -45,7 +46,7 @@ typedef struct run_options {
 	const char *prompt; /* NULL: not given */
 	size_t tokens;
 	knit_sampler_desc sampler;
-	bool seed_given, quiet;
+	bool seed_given, quiet, endless;
 } run_options;
 
 /* Where pieces of text go: stdout as they come, or a buffer for --json. */
@@ -105,6 +106,9 @@ static bool own_option(run_options *o, int option, char **argv, int *code) {
 	case 'q':
 		o->quiet = true;
 		return true;
+	case OPT_ENDLESS:
+		o->endless = true;
+		return true;
 	case OPT_TEMP:
 		if (!parse_number(o, "--temp", 0, 100, &number, code))
 			return false;
@@ -149,6 +153,7 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		{"top-k", required_argument, NULL, OPT_TOP_K},
 		{"top-p", required_argument, NULL, OPT_TOP_P},
 		{"seed", required_argument, NULL, OPT_SEED},
+		{"endless", no_argument, NULL, OPT_ENDLESS},
 		{"sampler", required_argument, NULL, OPT_SAMPLER},
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
 		{"kv", required_argument, NULL, CLI_OPT_KV},
@@ -216,7 +221,7 @@ static void print_stop(const cli_model *m, const knit__generated *g, size_t aske
 		fprintf(stderr, "the model ended its text\n");
 		break;
 	case KNIT__STOP_CONTEXT:
-		fprintf(stderr, "the context of %" PRId64 " positions is full (--ctx)\n", m->positions);
+		fprintf(stderr, "the context of %" PRId64 " positions is full (--ctx, --endless)\n", m->positions);
 		break;
 	case KNIT__STOP_INTERRUPT:
 		fprintf(stderr, "interrupted\n");
@@ -238,7 +243,7 @@ static void print_summary(const run_options *o, const cli_model *m, const knit__
 			rate(g->decode_steps, g->decode_ns));
 	print_stop(m, g, o->tokens);
 	fprintf(stderr, "weights    %10s stored once", cli_bytes(memory.weight_bytes, a));
-	if (memory.weight_bytes_by_use > memory.weight_bytes)
+	if (memory.weight_bytes_by_use > memory.weight_bytes + memory.weight_bytes / 50)
 		fprintf(stderr, "; %s as visited (%.1f x)", cli_bytes(memory.weight_bytes_by_use, b),
 				(double)memory.weight_bytes_by_use / (double)memory.weight_bytes);
 	if (memory.packed_bytes)
@@ -254,7 +259,7 @@ static void print_summary(const run_options *o, const cli_model *m, const knit__
 	fprintf(stderr, "in, out    %10s\n", cli_bytes(memory.io_bytes, a));
 	fprintf(stderr, "device     %10s", knit_program_device(m->decoder.program));
 	if (o->sampler.temperature > 0)
-		fprintf(stderr, " seed %" PRIu64, o->sampler.seed);
+		fprintf(stderr, " with --seed %" PRIu64 " it writes this again", o->sampler.seed);
 	fputc('\n', stderr);
 }
 
@@ -326,6 +331,7 @@ static int generate(const run_options *o, cli_model *m, const knit_token_list *p
 		.prompt = prompt->ids,
 		.prompt_tokens = prompt->count,
 		.max_new = o->tokens,
+		.endless = o->endless,
 		.interrupted = &cli_interrupted,
 		.write = take_text,
 		.user = &text,

@@ -14,6 +14,7 @@ typedef struct loop {
 	bool writer_gone;
 	float *logits;
 	int32_t *pos, *seq; /* max_tokens each */
+	int32_t *kept;      /* positions / 2; NULL: stop when the context is full */
 } loop;
 
 const char *knit__stop_name(knit__stop stop) {
@@ -71,24 +72,48 @@ static knit_status step(loop *l, const int32_t *ids, size_t tokens, size_t at, k
 	return knit__decoder_step(l->desc->decoder, ids, l->seq, l->pos, tokens, &last, 1, l->logits, diag);
 }
 
-/* Sets *halt when the loop ended before the prompt did. */
-static knit_status prefill(loop *l, bool *halt, knit_diag *diag) {
-	const knit__generate_desc *d = l->desc;
-	const size_t batch = (size_t)d->decoder->max_tokens;
-	const uint64_t begin = knit__clock_ns();
+/* Feeds ids from position 0 in batches. Sets *halt when the loop has to end before the last of them. */
+static knit_status feed(loop *l, const int32_t *ids, size_t count, bool *halt, knit_diag *diag) {
+	const size_t batch = (size_t)l->desc->decoder->max_tokens;
 
-	for (size_t at = 0; at < d->prompt_tokens && !*halt; at += batch) {
-		const size_t left = d->prompt_tokens - at, tokens = left < batch ? left : batch;
-		const knit_status status = step(l, d->prompt + at, tokens, at, diag);
+	for (size_t at = 0; at < count && !*halt; at += batch) {
+		const size_t left = count - at, tokens = left < batch ? left : batch;
+		const knit_status status = step(l, ids + at, tokens, at, diag);
 		if (status != KNIT_OK)
 			return status;
 		*halt = stopped(l);
 	}
+	return KNIT_OK;
+}
+
+static knit_status prefill(loop *l, bool *halt, knit_diag *diag) {
+	const knit__generate_desc *d = l->desc;
+	const uint64_t begin = knit__clock_ns();
+	const knit_status status = feed(l, d->prompt, d->prompt_tokens, halt, diag);
+
 	l->out->prompt_ns = knit__clock_ns() - begin;
-	for (size_t t = 0; t < d->prompt_tokens && !*halt; ++t)
+	for (size_t t = 0; t < d->prompt_tokens && !*halt && status == KNIT_OK; ++t)
 		write_piece(l, d->prompt[t]);
 	*halt = *halt || stopped(l);
-	return KNIT_OK;
+	return status;
+}
+
+/* Feeds the later half of what the context holds anew, behind the BOS that the prompt began with; *at is then the next
+ * free position. The newest token is fed by it too. */
+static knit_status start_over(loop *l, size_t *at, bool *halt, knit_diag *diag) {
+	const knit__generate_desc *d = l->desc;
+	const size_t positions = (size_t)d->decoder->positions, keep = positions / 2;
+	const size_t total = d->prompt_tokens + l->out->ids.count, first = total - keep;
+	const bool bos = d->tokenizer && d->prompt[0] == knit__tokenizer_bos(d->tokenizer);
+
+	for (size_t i = 0; i < keep; ++i) {
+		const size_t from = first + i;
+		l->kept[i] = from < d->prompt_tokens ? d->prompt[from] : l->out->ids.ids[from - d->prompt_tokens];
+	}
+	if (bos)
+		l->kept[0] = d->prompt[0];
+	*at = keep;
+	return feed(l, l->kept, keep, halt, diag);
 }
 
 static knit_status add_id(knit_context *ctx, knit_token_list *list, int32_t id, knit_diag *diag) {
@@ -102,6 +127,7 @@ static knit_status decode(knit_context *ctx, loop *l, knit_diag *diag) {
 	const knit__generate_desc *d = l->desc;
 	const size_t positions = (size_t)d->decoder->positions;
 	size_t at = d->prompt_tokens;
+	bool halt = false;
 
 	l->out->stop = KNIT__STOP_LENGTH;
 	for (size_t made = 0; made < d->max_new; ++made) {
@@ -119,12 +145,12 @@ static knit_status decode(knit_context *ctx, loop *l, knit_diag *diag) {
 		write_piece(l, id);
 		if (stopped(l) || made + 1 == d->max_new)
 			return KNIT_OK;
-		if (at == positions) {
+		if (at == positions && !l->kept) {
 			l->out->stop = KNIT__STOP_CONTEXT;
 			return KNIT_OK;
 		}
-		status = step(l, &id, 1, at++, diag);
-		if (status != KNIT_OK)
+		status = at == positions ? start_over(l, &at, &halt, diag) : step(l, &id, 1, at++, diag);
+		if (status != KNIT_OK || halt)
 			return status;
 		++l->out->decode_steps;
 	}
@@ -133,7 +159,8 @@ static knit_status decode(knit_context *ctx, loop *l, knit_diag *diag) {
 
 knit_status knit__generate(knit_context *ctx, const knit__generate_desc *desc, knit__generated *out, knit_diag *diag) {
 	loop l = {.desc = desc, .out = out, .previous = -1};
-	const size_t batch = (size_t)desc->decoder->max_tokens, vocab = (size_t)desc->decoder->vocab;
+	const size_t batch = (size_t)desc->decoder->max_tokens, vocab = (size_t)desc->decoder->vocab,
+				 keep = (size_t)desc->decoder->positions / 2;
 	knit_status status = KNIT_OK;
 	bool halt = false;
 
@@ -146,7 +173,9 @@ knit_status knit__generate(knit_context *ctx, const knit__generate_desc *desc, k
 	l.logits = knit__alloc_array(&ctx->a, vocab, sizeof *l.logits);
 	l.pos = knit__alloc_array(&ctx->a, batch, sizeof *l.pos);
 	l.seq = knit__alloc_array(&ctx->a, batch, sizeof *l.seq);
-	if (!l.logits || !l.pos || !l.seq)
+	if (desc->endless && desc->decoder->positions > 3)
+		l.kept = knit__alloc_array(&ctx->a, keep, sizeof *l.kept);
+	if (!l.logits || !l.pos || !l.seq || (desc->endless && desc->decoder->positions > 3 && !l.kept))
 		status = knit__fail_memory(diag, "the generation loop", vocab * sizeof *l.logits);
 	if (status == KNIT_OK)
 		status = prefill(&l, &halt, diag);
@@ -155,6 +184,7 @@ knit_status knit__generate(knit_context *ctx, const knit__generate_desc *desc, k
 		status = decode(ctx, &l, diag);
 	out->decode_ns = knit__clock_ns() - begin;
 	/* What utf8 still holds is the begin of a character that never came: it is not printed. */
+	knit__free(&ctx->a, l.kept, keep * sizeof *l.kept);
 	knit__free(&ctx->a, l.seq, batch * sizeof *l.seq);
 	knit__free(&ctx->a, l.pos, batch * sizeof *l.pos);
 	knit__free(&ctx->a, l.logits, vocab * sizeof *l.logits);

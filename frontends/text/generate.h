@@ -27,6 +27,7 @@ typedef struct knit__generate_desc {
 	const int32_t *prompt;
 	size_t prompt_tokens; /* at least 1 */
 	size_t max_new;
+	bool endless; /* when the context is full, go on from the second half of it instead of stopping */
 	const volatile sig_atomic_t *interrupted; /* may be NULL */
 	/* Gets the prompt's text and then the new text in pieces that end at UTF-8 characters; false ends the loop. NULL:
 	 * no text is wanted. */

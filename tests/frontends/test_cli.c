@@ -232,6 +232,11 @@ START_TEST(run_says_why_it_stopped) {
 	ck_assert_int_eq(r.code, 0);
 	ck_assert_ptr_nonnull(strstr(r.err, "context of 16 positions is full"));
 	command_clear(&r);
+	RUN(&r, NULL, "run", model, "-p", "ROMEO:", "-n", "100", "--ctx", "16", "--endless", "--json");
+	cJSON *root = check_json(&r);
+	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "ids")), 100);
+	ck_assert_str_eq(cJSON_GetObjectItem(root, "stop")->valuestring, "length");
+	cJSON_Delete(root);
 }
 END_TEST
 
