@@ -282,6 +282,19 @@ START_TEST(messages_give_offset_and_field) {
 	ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
 	ck_assert_ptr_nonnull(strstr(diag.text, "tensor 'q?': rows of 33 elements, type Q8_0 needs a multiple of 32"));
 
+	gguf_header(&b, 3, 0, 1);
+	gguf_string(&b, "flag");
+	bytes_u32(&b, 7);
+	bytes_u8(&b, 2); /* undefined if it were read into a _Bool */
+	ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
+	ck_assert_str_eq(diag.text, "gguf: byte 40: key 'flag': a bool is 2, needs 0 or 1");
+
+	/* Counts that the bytes cannot hold are refused at once, by name. */
+	gguf_header(&b, 3, 5, 0);
+	bytes_fill(&b, 0, 100);
+	ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
+	ck_assert_str_eq(diag.text, "gguf: byte 16: 5 tensors and 0 key-values declared, 100 bytes follow");
+
 	gguf_header(&b, 1, 0, 0);
 	ck_assert_int_eq(verdict(&b), KNIT_ERR_UNSUPPORTED);
 	gguf_header(&b, 4, 0, 0);

@@ -287,6 +287,18 @@ static knit_status with_name_bytes(size_t count) {
 	return verdict(json, 4);
 }
 
+static knit_status with_key_bytes(size_t count) {
+	bytes b = {0};
+
+	bytes_text(&b, "{\"__metadata__\":{\"");
+	bytes_fill(&b, 'k', count);
+	bytes_text(&b, "\":\"v\"}}");
+	bytes_u8(&b, 0);
+	const knit_status status = verdict((const char *)b.data, 0);
+	bytes_clear(&b);
+	return status;
+}
+
 static knit_status with_tensors(uint64_t count) {
 	bytes b = {0};
 	char one[96];
@@ -326,6 +338,8 @@ START_TEST(limits_hold_to_the_last_one) {
 	ck_assert_int_eq(with_values(KNIT_LIMIT_JSON_VALUES + 1), KNIT_ERR_LIMIT);
 	ck_assert_int_eq(with_name_bytes(KNIT_LIMIT_NAME_BYTES), KNIT_OK);
 	ck_assert_int_eq(with_name_bytes(KNIT_LIMIT_NAME_BYTES + 1), KNIT_ERR_LIMIT);
+	ck_assert_int_eq(with_key_bytes(KNIT_LIMIT_KEY_BYTES), KNIT_OK);
+	ck_assert_int_eq(with_key_bytes(KNIT_LIMIT_KEY_BYTES + 1), KNIT_ERR_LIMIT);
 	ck_assert_int_eq(with_tensors(KNIT_LIMIT_TENSORS), KNIT_OK);
 	ck_assert_int_eq(with_tensors(KNIT_LIMIT_TENSORS + 1), KNIT_ERR_LIMIT);
 	ck_assert_int_eq(with_header_bytes(KNIT_LIMIT_JSON_BYTES), KNIT_OK);
