@@ -4,6 +4,8 @@
 
 #include "limits.h"
 
+#include <cjson/cJSON.h>
+#include <pthread.h>
 #include <string.h>
 
 typedef struct scan {
@@ -151,4 +153,16 @@ knit_status knit__json_scan(knit_reader *r) {
 	if (!knit__utf8_valid(s.text, s.bytes, &s.at))
 		return fail(&s, KNIT_ERR_FORMAT, "the header is not UTF-8");
 	return scan_all(&s);
+}
+
+/* cJSON writes a global with every parse, so parses take turns. */
+cJSON *knit__json_parse(const void *text, uint64_t bytes, uint64_t *end) {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	const char *stop = NULL;
+
+	pthread_mutex_lock(&lock);
+	cJSON *root = cJSON_ParseWithLengthOpts(text, (size_t)bytes, &stop, 0);
+	pthread_mutex_unlock(&lock);
+	*end = stop ? (uint64_t)(stop - (const char *)text) : 0;
+	return root;
 }

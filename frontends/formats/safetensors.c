@@ -7,7 +7,6 @@
 #include "reader.h"
 
 #include <cjson/cJSON.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -237,18 +236,6 @@ static knit_status read_members(knit_reader *r, knit_model_file *file, const cJS
 	return status;
 }
 
-/* cJSON writes a global with every parse, so parses take turns. */
-static cJSON *parse(const uint8_t *text, uint64_t bytes, uint64_t *end) {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	const char *stop = NULL;
-
-	pthread_mutex_lock(&lock);
-	cJSON *root = cJSON_ParseWithLengthOpts((const char *)text, (size_t)bytes, &stop, 0);
-	pthread_mutex_unlock(&lock);
-	*end = stop ? (uint64_t)(stop - (const char *)text) : 0;
-	return root;
-}
-
 static knit_status read_root(knit_reader *r, knit_model_file *file, const cJSON *root, const uint8_t *data,
                              uint64_t data_bytes) {
 	const knit_allocator *a = &file->ctx->a;
@@ -284,7 +271,7 @@ knit_status knit__safetensors_read(knit_model_file *file, const uint8_t *data, u
 	if (status != KNIT_OK)
 		return status;
 
-	cJSON *root = parse(text, header_bytes, &end);
+	cJSON *root = knit__json_parse(text, header_bytes, &end);
 	r.field_at = LENGTH_BYTES + end;
 	if (!root)
 		return knit__reader_fail(&r, KNIT_ERR_FORMAT, "the header is no valid JSON");
