@@ -153,9 +153,51 @@ START_TEST(each_pass_can_be_off) {
 }
 END_TEST
 
+/* An endless text in 16 positions: what comes after the context was full is what a fresh start from the last 8 bytes
+ * gives. */
+START_TEST(endless_text_goes_on_from_its_second_half) {
+	const knit__decoder_desc desc = {.positions = 16, .max_tokens = 8, .kv = KNIT_F16};
+	const knit_sampler_desc greedy = {.temperature = 0};
+	int32_t prompt[10], fresh[8];
+	knit__generated made, again;
+	knit_sampler *sampler = NULL;
+	knit_diag diag = {0};
+	model_run r;
+
+	model_run_open(&r, &(knit__model_desc){.path = model_path}, desc, 2);
+	for (int i = 0; i < 10; ++i)
+		prompt[i] = (uint8_t)text[i];
+	ck_assert_int_eq(knit__sampler_create(r.ctx, VOCAB, &greedy, &sampler, &diag), KNIT_OK);
+	knit__generate_desc generate = {
+		.decoder = &r.decoder, .sampler = sampler, .prompt = prompt, .prompt_tokens = 10, .max_new = 40};
+	ck_assert_int_eq(knit__generate(r.ctx, &generate, &made, &diag), KNIT_OK);
+	ck_assert_int_eq(made.stop, KNIT__STOP_CONTEXT);
+	ck_assert_uint_eq(made.ids.count, 7); /* positions 10 to 15 and one more from the last logits */
+	generate.endless = true;
+	ck_assert_int_eq(knit__generate(r.ctx, &generate, &again, &diag), KNIT_OK);
+	ck_assert_int_eq(again.stop, KNIT__STOP_LENGTH);
+	ck_assert_uint_eq(again.ids.count, 40);
+	ck_assert_int_eq(memcmp(made.ids.ids, again.ids.ids, 7 * sizeof *made.ids.ids), 0);
+	knit__token_list_clear(&made.ids);
+
+	for (int i = 0; i < 8; ++i)
+		fresh[i] = i < 1 ? prompt[9] : again.ids.ids[i - 1];
+	generate = (knit__generate_desc){
+		.decoder = &r.decoder, .sampler = sampler, .prompt = fresh, .prompt_tokens = 8, .max_new = 9};
+	ck_assert_int_eq(knit__generate(r.ctx, &generate, &made, &diag), KNIT_OK);
+	ck_assert_uint_eq(made.ids.count, 9);
+	ck_assert_int_eq(memcmp(made.ids.ids, again.ids.ids + 7, 9 * sizeof *made.ids.ids), 0);
+	knit__token_list_clear(&made.ids);
+	knit__token_list_clear(&again.ids);
+	knit__sampler_destroy(sampler);
+	model_run_close(&r);
+}
+END_TEST
+
 int main(void) {
-	const TTest *const tests[] = {prefill_equals_token_by_token, threads_do_not_matter, two_sequences_equal_each_alone,
-								  a_used_slot_gives_the_same_answers, each_pass_can_be_off};
+	const TTest *const tests[] = {prefill_equals_token_by_token,  threads_do_not_matter,
+								  two_sequences_equal_each_alone, a_used_slot_gives_the_same_answers,
+								  each_pass_can_be_off,           endless_text_goes_on_from_its_second_half};
 
 	return suite_run("equalities", tests, sizeof tests / sizeof *tests);
 }
