@@ -1,6 +1,8 @@
 /* Translates config.json key by key; whatever would change the arithmetic and is not known here is refused. */
 #include "hf_config.h"
 
+#include "../formats/json_scan.h"
+
 #include <cjson/cJSON.h>
 
 #include <errno.h>
@@ -85,7 +87,8 @@ static knit_status translate(const cJSON *root, knit_metadata *m, knit_diag *dia
 }
 
 knit_status knit__hf_config_parse(const char *json, size_t bytes, knit_metadata *m, knit_diag *diag) {
-	cJSON *root = cJSON_ParseWithLength(json, bytes);
+	uint64_t end = 0;
+	cJSON *root = knit__json_parse(json, bytes, &end);
 	knit_status status;
 
 	if (!cJSON_IsObject(root)) {

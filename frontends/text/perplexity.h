@@ -9,10 +9,10 @@
 #include <signal.h>
 
 /* How a stream is cut into windows, each of which starts from an empty context:
- * TEXT    windows of consecutive tokens that do not overlap. With a BOS (bos >= 0) BOS is fed first and all tokens of the
- *         window are predicted; without, its first token is context only. The last window may be shorter.
- * STREAM  the stream holds its own BOS tokens: `window` inputs, each predicting the token after it; windows share that one
- *         token, and what does not fill a window at the end is left out. */
+ * TEXT    windows of consecutive tokens that do not overlap. With a BOS (bos >= 0) BOS is fed first and all tokens of
+ *         the window are predicted; without, its first token is context only. The last window may be shorter.
+ * STREAM  the stream holds its own BOS tokens: `window` inputs, each predicting the token after it; windows share that
+ *         one token, and what does not fill a window at the end is left out. */
 typedef enum knit__cut { KNIT__CUT_TEXT = 0, KNIT__CUT_STREAM } knit__cut;
 
 typedef struct knit__perplexity_desc {
