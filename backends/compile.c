@@ -173,7 +173,7 @@ void knit_program_release(knit_program *p) {
 static bool writes_state(const knit_graph *g) {
 	for (uint32_t i = 0; i < g->order_count; ++i) {
 		const knit_op_def *const def = knit__op(g->nodes[g->order[i]].op);
-		if (def && (def->flags & KNIT_OP_WRITES_STATE))
+		if (def && def->state_outputs)
 			return true;
 	}
 	return false;

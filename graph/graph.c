@@ -244,8 +244,8 @@ uint32_t knit__node_add(knit_graph *g, uint16_t op, uint32_t in_count, const uin
 		return 0;
 
 	for (uint32_t i = 0; i < def->out_count; ++i) {
-		if (i == 0 && (def->flags & KNIT_OP_WRITES_STATE)) {
-			node.out[0] = version_add(g, in[0], id, def->name);
+		if (i < def->state_outputs) {
+			node.out[i] = version_add(g, in[i], id, def->name);
 		} else if (knit__storage_add(g, KNIT_STORAGE_TEMP, NULL, &c.out[i], NULL, &node.out[i])) {
 			g->values[node.out[i]].producer = id;
 		}

@@ -265,7 +265,11 @@ static knit_status check_indices(const knit_interp *it, uint32_t node, const kni
                                  knit_diag *d) {
 	for (int r = 0; r < def->index_rule_count; ++r) {
 		const knit_index_rule *rule = &def->index_rules[r];
+		const knit_node *n = &it->g->nodes[node];
 		const knit_array *x = &in[rule->operand];
+
+		if (knit__index_rule_void(rule, n->in_count, n->attr) || !n->in[rule->operand])
+			continue;
 		const int64_t bound = in[rule->into].dims[rule->dim];
 
 		for (int64_t i = 0; i < knit__array_count(x); ++i)
@@ -300,8 +304,8 @@ static knit_status run_node(knit_interp *it, uint32_t id, knit_diag *d) {
 	}
 	if (status != KNIT_OK)
 		return status;
-	if (def->flags & KNIT_OP_WRITES_STATE)
-		array_copy(&out[0], &in[0]);
+	for (uint32_t i = 0; i < def->state_outputs; ++i)
+		array_copy(&out[i], &in[i]);
 	def->eval(n->attr, in, n->in_count, out);
 	return KNIT_OK;
 }

@@ -8,7 +8,7 @@
 #include "dtype.h"
 #include "expr.h"
 
-#define KNIT_MAX_IN 8
+#define KNIT_MAX_IN 12
 #define KNIT_MAX_OUT 3
 #define KNIT_MAX_ATTRS 6
 
@@ -52,6 +52,7 @@ typedef struct knit_node {
 	uint32_t out[KNIT_MAX_OUT];
 	knit_attr attr[KNIT_MAX_ATTRS];
 	uint32_t origin; /* string id */
+	uint32_t parts;  /* string id: what a fused node was made of ("linear+linear+add"); 0: itself */
 } knit_node;
 
 typedef struct knit_port { uint32_t name, value; } knit_port;

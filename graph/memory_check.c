@@ -216,16 +216,16 @@ static bool check_node(checker *c, const knit_step *step) {
 	return true;
 }
 
-/* The only input that an output may lie on is input 0: exactly, and where the op says so. */
+/* An output may lie only on the input of its own number: exactly, and where the op says so. */
 static bool may_share(const checker *c, const knit_step *step, uint32_t in, uint32_t out, span x, span y) {
 	const knit_op_def *def = knit__op(step->op);
 	const knit_value *a = &c->g->values[step->in[in].value], *b = &c->g->values[step->out[out].value];
 
-	if (in != 0 || out != 0 || x.begin != y.begin || x.end != y.end || a->dtype != b->dtype || a->rank != b->rank)
+	if (in != out || x.begin != y.begin || x.end != y.end || a->dtype != b->dtype || a->rank != b->rank)
 		return false;
-	if (def->flags & KNIT_OP_WRITES_STATE)
+	if (out < def->state_outputs)
 		return b->version == a->version + 1;
-	return (def->flags & KNIT_OP_INPLACE) && memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) == 0 &&
+	return out == 0 && (def->flags & KNIT_OP_INPLACE) && memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) == 0 &&
 	       knit__value_contiguous(c->g, step->in[0].value) && knit__value_contiguous(c->g, step->out[0].value);
 }
 

@@ -29,15 +29,19 @@ typedef enum knit_op {
 enum {
 	KNIT_OP_COMMUTATIVE = 1,  /* inputs 0 and 1 may be swapped when their shapes are equal */
 	KNIT_OP_INPLACE = 2,      /* output 0 may occupy the bytes of input 0 when type, shape and strides are equal */
-	KNIT_OP_WRITES_STATE = 4, /* output 0 is the next version of the state in input 0: a root, never merged or folded */
-	KNIT_OP_ELEMENTWISE = 8,  /* output element i depends on element i of same-shaped inputs only */
+	KNIT_OP_ELEMENTWISE = 4,  /* output element i depends on element i of same-shaped inputs only */
 };
 
 typedef enum knit_attr_kind { KNIT_ATTR_F, KNIT_ATTR_I } knit_attr_kind;
 typedef struct knit_attr_def { const char *name; knit_attr_kind kind; } knit_attr_def;
 
-/* Operand `operand` (i32) holds indices into dimension `dim` of operand `into`. The session checks them before a run. */
-typedef struct knit_index_rule { uint8_t operand, into, dim; } knit_index_rule;
+/* Operand `operand` (i32) holds indices into dimension `dim` of operand `into`. The session checks them before a run.
+ * The rule is void where the operand is absent, and where attribute number unless_attr - 1 is not 0 (a ring of cells
+ * takes any position); unless_attr 0: always holds. */
+typedef struct knit_index_rule { uint8_t operand, into, dim, unless_attr; } knit_index_rule;
+static inline bool knit__index_rule_void(const knit_index_rule *rule, uint32_t in_count, const knit_attr *attr) {
+	return rule->operand >= in_count || (rule->unless_attr && attr[rule->unless_attr - 1].i != 0);
+}
 
 /* What infer sees and fills. */
 typedef struct knit_infer {
@@ -47,7 +51,7 @@ typedef struct knit_infer {
 	const knit_attr *attr;
 	const char *op, *origin;
 	knit_diag *diag;
-	knit_type out[KNIT_MAX_OUT]; /* to fill; ignored for WRITES_STATE */
+	knit_type out[KNIT_MAX_OUT]; /* to fill; ignored for the next versions of states */
 } knit_infer;
 
 /* Records "<op> at <origin>: <message>"; returns false so that infer can `return knit__infer_fail(...)`. */
@@ -79,13 +83,16 @@ typedef struct knit_op_def {
 	const char *name;
 	uint8_t min_in, max_in, out_count;
 	uint8_t flags;
+	/* Outputs [0, state_outputs) are the next versions of the states in the inputs of the same numbers: a node that has
+	 * any is a root, never merged or folded. cell_seq and cell_pos are the operands that name the cells written. */
+	uint8_t state_outputs, cell_seq, cell_pos;
 	uint8_t attr_count, index_rule_count;
 	knit_attr_def attrs[KNIT_MAX_ATTRS];
-	knit_index_rule index_rules[3];
+	knit_index_rule index_rules[4];
 	/* Checks operands and attributes, fills c->out. Says what was found and what was needed. */
 	bool (*infer)(knit_infer *c);
-	/* Reference in double precision. Output arrays are allocated, sized by infer; for WRITES_STATE out[0] starts as a
-	 * copy of in[0]. Absent operands have data NULL. Slow and plain on purpose. */
+	/* Reference in double precision. Output arrays are allocated, sized by infer; the next version of a state starts
+	 * as a copy of the one before. Absent operands have data NULL. Slow and plain on purpose. */
 	void (*eval)(const knit_attr *attr, const knit_array *in, uint32_t in_count, knit_array *out);
 	/* FLOP and bytes. */
 	void (*cost)(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out,

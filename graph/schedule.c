@@ -178,6 +178,7 @@ static void make_steps(knit_schedule *s, const uint32_t *buffer_of, const uint64
 		step->scratch_base = scratch[at] != 0 ? s->plan.scratch_offset[at] : 0;
 		step->node = s->graph->order[at];
 		step->origin = knit__origin_text(s->graph, n);
+		step->parts = knit__strings_get(&s->graph->strings, n->parts);
 	}
 }
 

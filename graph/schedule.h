@@ -40,7 +40,7 @@ typedef struct knit_step {
 	knit_attr attr[KNIT_MAX_ATTRS];
 	uint64_t scratch_base, scratch_bytes; /* in the arena */
 	uint32_t node;
-	const char *origin;
+	const char *origin, *parts; /* parts: what a fused step was made of; empty: itself */
 } knit_step;
 
 /* Step `after` must not start before step `before` is done. Only the direct ones: the list is transitively reduced per

@@ -4,8 +4,6 @@
 #include "schedule_parts.h"
 
 
-#define APPEND_SEQ 2
-#define APPEND_POS 3
 
 /* Where an index operand comes from, through views and copies. */
 typedef struct source {
@@ -71,7 +69,7 @@ static knit_status check_indices(knit_schedule *s, const uint32_t *buffer_of, co
 	for (uint32_t i = 0; i < def->index_rule_count; ++i) {
 		const knit_index_rule *rule = &def->index_rules[i];
 
-		if (rule->operand >= step->in_count || step->in[rule->operand].buffer == UINT32_MAX)
+		if (knit__index_rule_void(rule, step->in_count, step->attr) || step->in[rule->operand].buffer == UINT32_MAX)
 			continue;
 
 		const knit_dim bound = step->in[rule->into].dims[rule->dim];
@@ -102,17 +100,19 @@ static knit_status check_indices(knit_schedule *s, const uint32_t *buffer_of, co
 static knit_status check_pairs(knit_schedule *s, const uint32_t *buffer_of, const knit_step *step, knit_diag *d) {
 	const knit_graph *g = s->graph;
 
-	if (step->op != KNIT_OP_STATE_APPEND)
+	const knit_op_def *def = knit__op(step->op);
+
+	if (!def->state_outputs)
 		return KNIT_OK;
 
-	const source seq = find_source(g, step->in[APPEND_SEQ].value), pos = find_source(g, step->in[APPEND_POS].value);
+	const source seq = find_source(g, step->in[def->cell_seq].value), pos = find_source(g, step->in[def->cell_pos].value);
 	const char *state = s->buffers[step->in[0].buffer].name;
 
 	if (!is_input(g, seq) || !is_input(g, pos) || !seq.whole || !pos.whole)
 		return knit__fail(d, KNIT_ERR_UNSUPPORTED, step->node,
 		                  "%s to %s%s%s: seq and pos must be whole inputs of the graph, so that a run can check that no "
 		                  "cell is written twice",
-		                  knit__op(step->op)->name, state, at(step), step->origin);
+		                  def->name, state, at(step), step->origin);
 
 	const knit_pair_check check = {buffer_of[g->values[seq.value].storage], buffer_of[g->values[pos.value].storage],
 	                               state};

@@ -307,7 +307,7 @@ static bool check_node(check *c, uint32_t id) {
 			!c->sound[out])
 			fault(c, "%s: output %d is %%%u, which is broken or not its own", name, i, out);
 		else if ((g->storages[g->values[out].storage].kind == KNIT_STORAGE_STATE) !=
-		         (i == 0 && (def->flags & KNIT_OP_WRITES_STATE)))
+		         (i < def->state_outputs))
 			fault(c, "%s: output %d is in a %s storage", name, i,
 			      knit__storage_kind_name(g->storages[g->values[out].storage].kind));
 	}
@@ -338,8 +338,8 @@ static void check_infer(check *c, knit_graph *graph, uint32_t id) {
 		const knit_value *v = &c->g->values[n->out[i]];
 		knit_type want = infer.out[i];
 
-		if (i == 0 && (def->flags & KNIT_OP_WRITES_STATE)) {
-			const knit_value *in = &c->g->values[n->in[0]];
+		if (i < def->state_outputs) {
+			const knit_value *in = &c->g->values[n->in[i]];
 
 			want = (knit_type){.dtype = in->dtype, .rank = in->rank};
 			memcpy(want.dims, in->dims, sizeof want.dims);
@@ -372,6 +372,14 @@ static void check_nodes(check *c, bool exprs_good, bool *memory) {
 
 /* ---- states ------------------------------------------------------------------------------------------------------ */
 
+/* The version that node n wrote over when it made version v; 0 if v is none of its states. */
+static uint32_t state_before(const knit_node *n, const knit_op_def *def, uint32_t v) {
+	for (uint32_t i = 0; i < def->state_outputs && i < n->in_count; ++i)
+		if (n->out[i] == v)
+			return n->in[i];
+	return 0;
+}
+
 /* Follows the versions from the last one back to 0 and notes which node writes after each. */
 static void check_slot(check *c, uint32_t index) {
 	const knit_graph *g = c->g;
@@ -400,8 +408,8 @@ static void check_slot(check *c, uint32_t index) {
 
 		const knit_node *n = &g->nodes[g->values[v].producer];
 		const knit_op_def *def = knit__op(n->op);
-		const uint32_t before = n->in_count ? n->in[0] : 0;
-		if (!def || !(def->flags & KNIT_OP_WRITES_STATE) || before == 0 || before >= g->value_count ||
+		const uint32_t before = def ? state_before(n, def, v) : 0;
+		if (before == 0 || before >= g->value_count ||
 		    g->values[before].storage != storage || g->values[before].version + 1 != g->values[v].version) {
 			fault(c, "state %u: %%%u does not follow from the version before it", index, v);
 			return;

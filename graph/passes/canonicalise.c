@@ -20,7 +20,7 @@ static bool simplify(knit_graph *g, uint32_t id) {
 	const knit_op_def *def = knit__op(g->nodes[id].op);
 	const uint32_t out = g->nodes[id].out[0];
 
-	if (!def->simplify || (def->flags & KNIT_OP_WRITES_STATE) || def->out_count != 1)
+	if (!def->simplify || def->state_outputs || def->out_count != 1)
 		return false;
 	const uint32_t by = def->simplify(g, id);
 	if (!by || by == out || !same_type(g, out, by) || knit__value_storage(g, by)->kind == KNIT_STORAGE_STATE ||

@@ -63,7 +63,7 @@ static uint64_t hash_node(const knit_node *n) {
 }
 
 static bool mergeable(const knit_graph *g, const knit_node *n) {
-	if (knit__op(n->op)->flags & KNIT_OP_WRITES_STATE)
+	if (knit__op(n->op)->state_outputs)
 		return false;
 	for (int i = 0; i < n->out_count; ++i)
 		if (knit__value_storage(g, n->out[i])->kind != KNIT_STORAGE_TEMP)

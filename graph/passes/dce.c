@@ -21,7 +21,7 @@ knit_status knit__pass_dce(knit_graph *g, const knit_target *t, uint32_t *change
 		const uint32_t id = g->order[i];
 		const knit_node *n = &g->nodes[id];
 
-		if (!needed[id] && !(knit__op(n->op)->flags & KNIT_OP_WRITES_STATE)) {
+		if (!needed[id] && !knit__op(n->op)->state_outputs) {
 			knit__node_remove(g, id);
 			++*changes;
 			continue;

@@ -103,11 +103,12 @@ static uint32_t choose(legaliser *l, uint32_t id) {
 static uint32_t own_state(const knit_graph *g, const knit_node *n) {
 	uint32_t copies = 0;
 
-	if (!(knit__op(n->op)->flags & KNIT_OP_WRITES_STATE))
-		return 0;
-	for (int i = 1; i < n->in_count; ++i)
-		if (n->in[i] && g->values[n->in[i]].storage == g->values[n->in[0]].storage)
-			copies |= 1u << i;
+	const uint32_t states = knit__op(n->op)->state_outputs;
+
+	for (uint32_t s = 0; s < states; ++s)
+		for (uint32_t i = states; i < n->in_count; ++i)
+			if (n->in[i] && g->values[n->in[i]].storage == g->values[n->in[s]].storage)
+				copies |= 1u << i;
 	return copies;
 }
 
@@ -151,8 +152,9 @@ static uint32_t last_place(const knit_graph *g, uint32_t value) {
 	for (i = 0; i < g->order_count; ++i) {
 		const knit_node *n = &g->nodes[g->order[i]];
 
-		if ((knit__op(n->op)->flags & KNIT_OP_WRITES_STATE) && n->in[0] == root)
-			break;
+		for (uint32_t s = 0; s < knit__op(n->op)->state_outputs; ++s)
+			if (n->in[s] == root)
+				return i;
 	}
 	return i;
 }

@@ -42,11 +42,10 @@ static uint32_t missing(const sorter *s, uint32_t id) {
 		if (writer && s->mark[writer] != 2)
 			return writer;
 	}
-	if (!(knit__op(n->op)->flags & KNIT_OP_WRITES_STATE))
-		return 0;
-	for (uint32_t r = s->first[n->in[0]]; r; r = s->readers[r].next)
-		if (s->readers[r].node != id && s->mark[s->readers[r].node] != 2)
-			return s->readers[r].node;
+	for (uint32_t k = 0; k < knit__op(n->op)->state_outputs; ++k)
+		for (uint32_t r = s->first[n->in[k]]; r; r = s->readers[r].next)
+			if (s->readers[r].node != id && s->mark[s->readers[r].node] != 2)
+				return s->readers[r].node;
 	return 0;
 }
 

@@ -74,7 +74,7 @@ static bool run_step(const memory *m, uint32_t at) {
 		memset(m->of[m->s->arena_buffer] + step->scratch_base, 0xa5, step->scratch_bytes);
 	for (uint32_t i = 0; i < step->out_count && ok; ++i) {
 		ok = load(m, &step->out[i], &out[i]);
-		if (ok && !(def->flags & KNIT_OP_WRITES_STATE)) /* only a state keeps what was there */
+		if (ok && i >= def->state_outputs) /* only a state keeps what was there */
 			memset(out[i].data, 0, (size_t)knit__array_count(&out[i]) * sizeof(double));
 	}
 	if (ok)

@@ -212,6 +212,16 @@ static void tile_run(const unit *u, row *rows, int64_t count, int64_t seq, int64
 	}
 }
 
+/* Asks memory for a tile: rows of one head lie too far apart for the processor to foresee. */
+static void tile_ask(const unit *u, const knit_cpu_tensor *t, int64_t seq, int64_t p, int64_t last, int64_t kv_head) {
+	const char *const data = cell(t, seq, p, kv_head);
+	const int64_t stride = knit__bytes_of(t->dtype, t->strides[1]), bytes = knit__bytes_of(t->dtype, u->z.dim);
+
+	for (int64_t i = 0; i < knit__min(TILE, last - p + 1); ++i)
+		for (int64_t b = 0; b < bytes; b += 64)
+			__builtin_prefetch(data + i * stride + b, 0, 2);
+}
+
 /* One chunk of positions for rows of one sequence, into their `chunk`. */
 static void chunk_run(const unit *u, row *rows, int64_t count, int64_t seq, int64_t chunk, int64_t kv_head) {
 	int64_t first = INT64_MAX, last = -1;
@@ -223,8 +233,13 @@ static void chunk_run(const unit *u, row *rows, int64_t count, int64_t seq, int6
 	}
 	first = knit__max(first, chunk * CHUNK) / TILE * TILE;
 	last = knit__min(last, chunk * CHUNK + CHUNK - 1);
-	for (int64_t p = first; p <= last; p += TILE)
+	for (int64_t p = first; p <= last; p += TILE) {
+		if (p + TILE <= last) {
+			tile_ask(u, &u->s->in[K], seq, p + TILE, last, kv_head);
+			tile_ask(u, &u->s->in[V], seq, p + TILE, last, kv_head);
+		}
 		tile_run(u, rows, count, seq, p, kv_head);
+	}
 }
 
 static bool sees_chunk(const row *r, int64_t chunk) {
@@ -351,11 +366,12 @@ int64_t knit__attention_units(const knit_cpu_step *s) {
 	return slots ? z.tokens * heads * slots : knit__ceil_div(z.tokens, z.block) * heads;
 }
 
-/* Units of one kv head follow each other: its keys and values stay near. */
+/* Many tokens: units of one kv head follow each other, its keys and values stay near. Few: those of one chunk do, since
+ * the heads of a cell lie side by side and so in the same pages. */
 void knit__attention_run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread,
                          const knit_attention_isa *isa) {
 	const sizes z = sizes_of(s);
-	const int64_t slots = split_chunks(s, &z), blocks = slots ? z.tokens * slots : knit__ceil_div(z.tokens, z.block);
+	const int64_t slots = split_chunks(s, &z), blocks = knit__ceil_div(z.tokens, z.block), parts = z.kv_heads * z.parts;
 	const int64_t first = slots ? chunks_seen(s, z.tokens).first : 0;
 	float *const own = (float *)(void *)(s->scratch + thread_bytes(&z) * thread);
 	const unit u = {.s = s,
@@ -366,7 +382,8 @@ void knit__attention_run(const knit_cpu_step *s, int64_t begin, int64_t end, uin
 	                .spare = own + TILE * z.dim_padded};
 
 	for (int64_t i = begin; i < end; ++i) {
-		const int64_t block = i % blocks, kv_head = i / blocks / z.parts, skip = i / blocks % z.parts * ROWS;
+		const int64_t block = slots ? i / parts : i % blocks, part = slots ? i % parts : i / blocks;
+		const int64_t kv_head = part / z.parts, skip = part % z.parts * ROWS;
 		const int64_t head = kv_head * z.group + skip, heads = knit__min(ROWS, z.group - skip);
 
 		if (slots)
