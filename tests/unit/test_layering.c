@@ -30,7 +30,7 @@ static const char *top_folder(const char *path, char *out, size_t size) {
 
 /* dir + relative, with ".." taken away: "backends/cpu" + "../../graph/ir.h" -> "graph/ir.h". */
 static void resolve(const char *dir, const char *relative, char *out, size_t size) {
-	char base[512];
+	char base[1024];
 
 	snprintf(base, sizeof base, "%s", dir);
 	while (strncmp(relative, "../", 3) == 0) {
@@ -84,7 +84,7 @@ static bool allowed(const char *file, const char *target) {
 }
 
 static void check_file(const char *path) {
-	char full[2048], line[1024], dir[512];
+	char full[2048], line[1024], dir[1024];
 	char *slash;
 
 	snprintf(full, sizeof full, "%s/%s", KNIT_SOURCE_DIR, path);
@@ -96,7 +96,7 @@ static void check_file(const char *path) {
 	if (slash)
 		*slash = 0;
 	while (fgets(line, sizeof line, f)) {
-		char name[512], target[1100];
+		char name[512], target[2048];
 
 		if (sscanf(line, " # include \"%511[^\"]\"", name) != 1)
 			continue;
