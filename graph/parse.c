@@ -239,6 +239,8 @@ static bool parse_node(knit_parser *p, uint32_t out_count, const uint32_t *out, 
 	}
 	if (knit__parse_accept(p, "@") && !knit__parse_name(p, &n.origin))
 		return false;
+	if (knit__parse_accept(p, "~") && !knit__parse_name(p, &n.parts))
+		return false;
 	if (!knit__grow(g->a, (void **)&g->nodes, &g->node_cap, id + 1, sizeof *g->nodes) ||
 	    !knit__grow(g->a, (void **)&g->order, &g->order_cap, g->order_count + 1, sizeof *g->order))
 		return knit__parse_no_memory(p);

@@ -260,6 +260,10 @@ static void print_node(const knit_graph *g, knit_text *t, const index_lists *x, 
 		knit__text_add(t, "  @");
 		add_name(t, knit__origin_text(g, n));
 	}
+	if (n->parts) {
+		knit__text_add(t, "  ~");
+		add_name(t, knit__strings_get(&g->strings, n->parts));
+	}
 	if (outs)
 		add_state_note(g, t, n);
 	knit__text_add(t, "\n");

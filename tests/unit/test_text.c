@@ -79,6 +79,19 @@ START_TEST(graphs_with_holes_read_back) {
 }
 END_TEST
 
+START_TEST(parts_read_back) {
+	knit_diag d = {0};
+	knit_graph *g;
+
+	ck_assert_int_eq(random_graph(ctx, 5, 10, &g, &d), KNIT_OK);
+	g->nodes[g->order[0]].parts = knit__strings_intern(&g->strings, "linear+scale+add");
+	char *text = round_trip(g);
+	ck_assert_ptr_nonnull(strstr(text, "~linear+scale+add"));
+	free(text);
+	knit_graph_destroy(g);
+}
+END_TEST
+
 /* What the whole looks like, line by line. */
 START_TEST(form_is_stable) {
 	static const char want[] = "knit-ir 1\n"
@@ -301,7 +314,7 @@ static const struct { const char *text, *says;
 	{HEAD "%2 = silu %1 : f32 [t, 8] in s2#1\n", "line 5: s2 is no state"},
 	{HEAD "%2 = add %1, none : f32 [t, 8]\n" TAIL, "not a valid graph: node 1 (%2 = add): input 1 is %0"},
 	{HEAD "%2 = add %1 : f32 [t, 8]\n" TAIL, "not a valid graph: node 1 (%2 = add): 1 inputs"},
-	{HEAD "%2 = silu %1, %1, %1, %1, %1, %1, %1, %1, %1 : f32 [t, 8]\n", "line 5: more than 8 operands"},
+	{HEAD "%2 = silu %1, %1, %1, %1, %1, %1, %1, %1, %1, %1, %1, %1, %1 : f32 [t, 8]\n", "line 5: more than 12 operands"},
 	{HEAD "%2 = silu %1 : f32 [t, 4]\n" TAIL, "not a valid graph: node 1 (%2 = silu): output 0 is f32 [t, 4]"},
 	{HEAD "%2 = silu %1 : f32 [t, 8] @\"open\n", "line 5: a string is not closed"},
 	{HEAD "%2 = silu %1 : f32 [t, 8] @\"a\\n\"\n", "line 5: unknown escape"},
@@ -547,6 +560,7 @@ int main(void) {
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, random_graphs_read_back);
 	tcase_add_test(c, graphs_with_holes_read_back);
+	tcase_add_test(c, parts_read_back);
 	tcase_add_test(c, form_is_stable);
 	tcase_add_test(c, odd_names_are_quoted);
 	tcase_add_test(c, numbers_read_back_exactly);
