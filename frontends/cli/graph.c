@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -33,19 +34,39 @@ static void write_piece(void *user, const char *text, size_t bytes) {
 		t->error = errno ? errno : EIO;
 }
 
+/* CLI_OK, or what went wrong while writing to `name` (NULL: stdout). */
+static int written(const target *t, knit_status status, const char *name) {
+	if (t->error == EPIPE && !name)
+		return CLI_PIPE_CLOSED;
+	if (t->error)
+		return cli_fail("%s: %s", name ? name : "cannot write the graph", strerror(t->error));
+	return status == KNIT_OK ? CLI_OK : cli_fail("the graph cannot be printed: %s", knit_status_name(status));
+}
+
 static int print_stdout(const knit_graph *g, knit_graph_format format) {
 	target t = {.fd = STDOUT_FILENO};
 	const knit_status status = knit_graph_print(g, format, write_piece, &t);
 
-	if (t.error == EPIPE)
-		return CLI_PIPE_CLOSED;
-	if (t.error)
-		return cli_fail("cannot write the graph: %s", strerror(t.error));
-	return status == KNIT_OK ? CLI_OK : cli_fail("the graph cannot be printed: %s", knit_status_name(status));
+	return written(&t, status, NULL);
+}
+
+/* A pipe or device cannot be replaced by a file: it is written as it is. */
+static int print_device(const knit_graph *g, knit_graph_format format, const char *path) {
+	target t = {.fd = open(path, O_WRONLY | O_CLOEXEC)};
+	knit_status status = KNIT_OK;
+
+	if (t.fd < 0) {
+		t.error = errno;
+	} else {
+		status = knit_graph_print(g, format, write_piece, &t);
+		if (close(t.fd) != 0 && !t.error)
+			t.error = errno;
+	}
+	return written(&t, status, path);
 }
 
 /* Writes beside the file and renames, so that a reader never sees half a graph. */
-static int print_file(const knit_graph *g, knit_graph_format format, const char *path) {
+static int print_beside(const knit_graph *g, knit_graph_format format, const char *path, mode_t mode) {
 	const size_t size = strlen(path) + 8;
 	char *temporary = malloc(size);
 	target t = {.fd = -1};
@@ -59,7 +80,7 @@ static int print_file(const knit_graph *g, knit_graph_format format, const char 
 		t.error = errno;
 	} else {
 		status = knit_graph_print(g, format, write_piece, &t);
-		if (!t.error && (fchmod(t.fd, 0644) != 0 || fsync(t.fd) != 0))
+		if (!t.error && (fchmod(t.fd, mode) != 0 || fsync(t.fd) != 0))
 			t.error = errno;
 		if (close(t.fd) != 0 && !t.error)
 			t.error = errno;
@@ -69,9 +90,30 @@ static int print_file(const knit_graph *g, knit_graph_format format, const char 
 			unlink(temporary);
 	}
 	free(temporary);
-	if (t.error)
-		return cli_fail("%s: %s", path, strerror(t.error));
-	return status == KNIT_OK ? CLI_OK : cli_fail("the graph cannot be printed: %s", knit_status_name(status));
+	return written(&t, status, path);
+}
+
+/* A file that is there keeps its mode, and a link to it stays a link. */
+static int print_file(const knit_graph *g, knit_graph_format format, const char *path) {
+	struct stat st;
+	char *real;
+	int code;
+
+	if (stat(path, &st) != 0) {
+		const mode_t mask = umask(0);
+		umask(mask);
+		return print_beside(g, format, path, 0666 & ~mask);
+	}
+	if (S_ISDIR(st.st_mode))
+		return cli_fail("%s: %s", path, strerror(EISDIR));
+	if (!S_ISREG(st.st_mode))
+		return print_device(g, format, path);
+	real = realpath(path, NULL);
+	if (!real)
+		return cli_fail("%s: %s", path, strerror(errno));
+	code = print_beside(g, format, real, st.st_mode & 07777);
+	free(real);
+	return code;
 }
 
 static int print(const cli_common *c, cli_model *m, knit_graph_format format, const char *path) {

@@ -18,14 +18,6 @@ static double seconds(void) {
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static size_t lines(const char *text) {
-	size_t n = 0;
-
-	for (; *text; ++text)
-		n += *text == '\n';
-	return n;
-}
-
 /* Refused in one line that names the file; or, if it may, taken. */
 static void check_file(const char *path, bool may_be_taken) {
 	const char *const info[] = {knit, "info", path, NULL}, *const run[] = {knit, "run", path, "-p",
@@ -40,7 +32,7 @@ static void check_file(const char *path, bool may_be_taken) {
 		const double took = seconds() - begin;
 		ck_assert_msg(r.code == 1 || (may_be_taken && r.code == 0), "%s %s: exit code %d: %s", commands[i][1], name,
 					  r.code, r.err);
-		ck_assert_msg(r.code == 0 || lines(r.err) == 1, "%s %s: not one line: %s", commands[i][1], name, r.err);
+		ck_assert_msg(r.code == 0 || command_lines(r.err) == 1, "%s %s: not one line: %s", commands[i][1], name, r.err);
 		ck_assert_msg(r.code == 0 || strstr(r.err, name), "%s is not named: %s", name, r.err);
 		ck_assert_msg(r.code == 0 || r.out_bytes == 0, "%s: stdout says %s", name, r.out);
 		ck_assert_msg(took < 10, "%s took %g s", name, took); /* sanitizers and a busy machine included */

@@ -1,4 +1,4 @@
-/* The knit command as a person meets it: help, exit codes, one-line errors, text, JSON, signals, full disks. Runs the
+/* The knit command as a person meets it: text, figures, JSON, signals, full disks. Runs the
  * built program on the bundled model. */
 #include "../tools/command.h"
 #include "../tools/suite.h"
@@ -19,173 +19,12 @@ static const char model[] = KNIT_SOURCE_DIR "/frontends/demo/shakespeare.gguf";
 
 #define RUN(result, input, ...) command_run((const char *const[]){knit, __VA_ARGS__, NULL}, input, result)
 
-static size_t lines(const char *text) {
-	size_t n = 0;
-
-	for (; *text; ++text)
-		n += *text == '\n';
-	return n;
-}
-
-/* Exit code, nothing on stdout, one line on stderr that holds `part`. */
-static void check_error(command_result *r, int code, const char *part) {
-	ck_assert_msg(r->code == code, "exit code %d, not %d: %s", r->code, code, r->err);
-	ck_assert_msg(r->out_bytes == 0, "stdout says: %s", r->out);
-	ck_assert_msg(lines(r->err) == 1 && r->err[r->err_bytes - 1] == '\n', "not one line: %s", r->err);
-	ck_assert_msg(strncmp(r->err, "knit", 4) == 0 && strstr(r->err, part) != NULL, "\"%s\" is not in: %s", part,
-				  r->err);
-	command_clear(r);
-}
-
-static cJSON *check_json(command_result *r) {
-	ck_assert_msg(r->code == 0, "exit code %d: %s", r->code, r->err);
-	ck_assert_msg(r->err_bytes == 0, "stderr says: %s", r->err);
-	ck_assert_uint_eq(lines(r->out), 1);
-	cJSON *root = cJSON_ParseWithLength(r->out, r->out_bytes);
-	ck_assert_msg(cJSON_IsObject(root), "no JSON object: %s", r->out);
-	command_clear(r);
-	return root;
-}
-
 static double number(const cJSON *object, const char *name) {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
 
 	ck_assert_msg(cJSON_IsNumber(item), "%s is no number", name);
 	return item->valuedouble;
 }
-
-START_TEST(help_teaches_by_example) {
-	static const char *const commands[] = {"run", "info", "graph", "eval", "devices"};
-	char example[64];
-	command_result r;
-
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
-		RUN(&r, NULL, commands[i], "--help");
-		snprintf(example, sizeof example, "\n  knit %s", commands[i]);
-		ck_assert_int_eq(r.code, 0);
-		ck_assert_uint_eq(r.err_bytes, 0);
-		ck_assert_msg(strstr(r.out, example) != NULL, "no example in: %s", r.out);
-		command_clear(&r);
-	}
-	RUN(&r, NULL, "--help");
-	ck_assert_int_eq(r.code, 0);
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)
-		ck_assert_ptr_nonnull(strstr(r.out, commands[i]));
-	command_clear(&r);
-	RUN(&r, NULL, "--version");
-	ck_assert_int_eq(r.code, 0);
-	ck_assert_str_eq(r.out, "knit 0.1.0\n");
-	command_clear(&r);
-	command_run((const char *const[]){knit, NULL}, NULL, &r);
-	ck_assert_int_eq(r.code, 2);
-	ck_assert_ptr_nonnull(strstr(r.err, "knit run"));
-	command_clear(&r);
-}
-END_TEST
-
-START_TEST(wrong_usage_is_exit_code_2) {
-	command_result r;
-
-	RUN(&r, NULL, "walk");
-	check_error(&r, 2, "\"walk\" is no command");
-	RUN(&r, NULL, "run");
-	check_error(&r, 2, "name a MODEL");
-	RUN(&r, NULL, "run", "--fast", model);
-	check_error(&r, 2, "\"--fast\" is no option");
-	RUN(&r, NULL, "run", "-z", model);
-	check_error(&r, 2, "\"-z\" is no option");
-	RUN(&r, NULL, "run", model, "-n");
-	check_error(&r, 2, "-n needs a value");
-	RUN(&r, NULL, "run", model, "-n", "ten");
-	check_error(&r, 2, "-n \"ten\"");
-	RUN(&r, NULL, "run", model, "-n", "-1");
-	check_error(&r, 2, "-n \"-1\"");
-	RUN(&r, NULL, "run", model, "--temp", "hot");
-	check_error(&r, 2, "--temp \"hot\"");
-	RUN(&r, NULL, "run", model, "--top-p", "1.5");
-	check_error(&r, 2, "--top-p \"1.5\"");
-	RUN(&r, NULL, "run", model, "--seed", "-3");
-	check_error(&r, 2, "--seed");
-	RUN(&r, NULL, "run", model, "--threads", "0");
-	check_error(&r, 2, "--threads");
-	RUN(&r, NULL, "run", model, "--ctx", "99999999999999999999");
-	check_error(&r, 2, "--ctx");
-	RUN(&r, NULL, "run", model, "--kv", "f8");
-	check_error(&r, 2, "--kv");
-	RUN(&r, NULL, "run", model, "--sampler", "best");
-	check_error(&r, 2, "--sampler");
-	RUN(&r, NULL, "run", model, "--sampler", "llama2c", "--top-k", "4");
-	check_error(&r, 2, "--top-k");
-	RUN(&r, NULL, "run", model, "Once", "upon");
-	check_error(&r, 2, "\"Once\" is one operand too many");
-	RUN(&r, NULL, "eval", model);
-	check_error(&r, 2, "name a text FILE");
-	RUN(&r, NULL, "eval", model, model, "--last-fraction", "0");
-	check_error(&r, 2, "--last-fraction");
-	RUN(&r, NULL, "graph", model, "--format", "png");
-	check_error(&r, 2, "--format");
-	RUN(&r, NULL, "devices", "cpu");
-	check_error(&r, 2, "operand");
-}
-END_TEST
-
-START_TEST(wrong_input_is_exit_code_1_and_one_line) {
-	command_result r;
-
-	RUN(&r, NULL, "info", "/nowhere/model.gguf");
-	check_error(&r, 1, "/nowhere/model.gguf");
-	RUN(&r, NULL, "info", KNIT_SOURCE_DIR);
-	check_error(&r, 1, "model.safetensors");
-	RUN(&r, NULL, "info", knit); /* an executable */
-	check_error(&r, 1, "not a model file");
-	RUN(&r, NULL, "run", KNIT_SOURCE_DIR "/LICENSE", "-p", "x");
-	check_error(&r, 1, "LICENSE");
-	RUN(&r, NULL, "run", model, "-p", "x", "--device", "abacus");
-	check_error(&r, 1, "abacus");
-	RUN(&r, NULL, "run", model, "-p", "a prompt that is too long", "--ctx", "8");
-	check_error(&r, 1, "25 tokens, the context 8");
-	RUN(&r, NULL, "run", model, "--visits", "0,1,9");
-	check_error(&r, 1, "layer 9");
-	RUN(&r, NULL, "run", model, "--visits", "0,,1");
-	check_error(&r, 1, "visits \"0,,1\"");
-	RUN(&r, NULL, "run", model, "--adapter", "/nowhere/lora");
-	check_error(&r, 1, "/nowhere/lora");
-	RUN(&r, NULL, "run", model, "--tokenizer", "/nowhere/tok.bin");
-	check_error(&r, 1, "/nowhere/tok.bin");
-	RUN(&r, NULL, "eval", model, "/nowhere/text");
-	check_error(&r, 1, "/nowhere/text");
-	RUN(&r, NULL, "eval", model, "/dev/null");
-	check_error(&r, 1, "too few");
-	RUN(&r, NULL, "graph", model, "-o", "/nowhere/g.txt");
-	check_error(&r, 1, "/nowhere/g.txt");
-}
-END_TEST
-
-/* The bundled model cut off at many places: one line and code 1 each time. */
-START_TEST(truncated_files) {
-	char path[] = "/tmp/knit-cut-XXXXXX";
-	const int fd = mkstemp(path);
-	FILE *f = fopen(model, "rb");
-	static char data[4 << 20];
-	const size_t bytes = f ? fread(data, 1, sizeof data, f) : 0;
-	command_result r;
-
-	ck_assert_int_ge(fd, 0);
-	ck_assert_uint_gt(bytes, 1000000);
-	fclose(f);
-	for (size_t cut = 0; cut < bytes; cut = cut * 3 + 1) {
-		ck_assert_int_eq(ftruncate(fd, 0), 0);
-		ck_assert_int_eq(pwrite(fd, data, cut, 0), (ssize_t)cut);
-		RUN(&r, NULL, "run", path, "-p", "x", "-n", "1");
-		check_error(&r, 1, path);
-	}
-	ck_assert_int_eq(pwrite(fd, data, bytes - 1, 0), (ssize_t)bytes - 1);
-	RUN(&r, NULL, "run", path, "-p", "x", "-n", "1");
-	check_error(&r, 1, path);
-	close(fd);
-	unlink(path);
-}
-END_TEST
 
 START_TEST(run_writes_text_and_figures) {
 	static const char *const words[] = {"prompt ",  "generated ", "tokens/s", "stored once",          "as visited",
@@ -233,7 +72,7 @@ START_TEST(run_says_why_it_stopped) {
 	ck_assert_ptr_nonnull(strstr(r.err, "context of 16 positions is full"));
 	command_clear(&r);
 	RUN(&r, NULL, "run", model, "-p", "ROMEO:", "-n", "100", "--ctx", "16", "--endless", "--json");
-	cJSON *root = check_json(&r);
+	cJSON *root = command_check_json(&r);
 	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "ids")), 100);
 	ck_assert_str_eq(cJSON_GetObjectItem(root, "stop")->valuestring, "length");
 	cJSON_Delete(root);
@@ -244,7 +83,7 @@ START_TEST(run_as_json) {
 	command_result r;
 
 	RUN(&r, NULL, "run", model, "-p", "JULIET:", "-n", "12", "--temp", "0", "--json", "--ctx", "64");
-	cJSON *root = check_json(&r), *memory = cJSON_GetObjectItem(root, "memory");
+	cJSON *root = command_check_json(&r), *memory = cJSON_GetObjectItem(root, "memory");
 	ck_assert_int_eq(strncmp(cJSON_GetObjectItem(root, "text")->valuestring, "JULIET:", 7), 0);
 	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "prompt_ids")), 7);
 	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "ids")), 12);
@@ -280,7 +119,7 @@ START_TEST(no_half_character_is_printed) {
 					  "the text ends with the begin of a character: %02x", (uint8_t)r.out[r.out_bytes - 2]);
 		command_clear(&r);
 		RUN(&r, NULL, "run", model, "-p", "A", "-n", "30", "--temp", "60", "--top-p", "1", "--seed", seed, "--json");
-		cJSON_Delete(check_json(&r));
+		cJSON_Delete(command_check_json(&r));
 	}
 }
 END_TEST
@@ -340,7 +179,7 @@ START_TEST(a_full_disk_is_reported) {
 		command_run_to(commands[i], "/dev/full", &r);
 		ck_assert_msg(r.code == 1, "%s: exit code %d: %s", commands[i][1], r.code, r.err);
 		ck_assert_msg(strstr(r.err, "No space left"), "%s: %s", commands[i][1], r.err);
-		ck_assert_uint_eq(lines(r.err), 1);
+		ck_assert_uint_eq(command_lines(r.err), 1);
 		command_clear(&r);
 	}
 }
@@ -357,7 +196,7 @@ START_TEST(info_shows_visits_and_sharing) {
 		ck_assert_msg(strstr(r.out, parts[i]) != NULL, "no \"%s\" in: %s", parts[i], r.out);
 	command_clear(&r);
 	RUN(&r, NULL, "info", model, "--json");
-	cJSON *root = check_json(&r);
+	cJSON *root = command_check_json(&r);
 	ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(root, "visits")), 12);
 	ck_assert_double_eq(number(root, "layers"), 4);
 	ck_assert(number(root, "parameters_visited") > 2 * number(root, "parameters_unique"));
@@ -393,6 +232,15 @@ START_TEST(graph_as_text_and_dot) {
 	ck_assert_msg(rmdir(folder) == 0, "something is left in %s", folder); /* no temporary file stays */
 	command_clear(&to_file);
 	command_clear(&r);
+	/* A device stays a device; a failed write says so. */
+	RUN(&r, NULL, "graph", model, "-o", "/dev/full");
+	command_check_error(&r, 1, "/dev/full: No space left");
+	RUN(&r, NULL, "graph", model, "-o", "/dev/null");
+	ck_assert_int_eq(r.code, 0);
+	command_clear(&r);
+	ck_assert(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode));
+	RUN(&r, NULL, "graph", model, "-o", "/tmp");
+	command_check_error(&r, 1, "/tmp: Is a directory");
 	RUN(&r, NULL, "graph", model, "--format", "dot");
 	ck_assert_int_eq(r.code, 0);
 	ck_assert_int_eq(strncmp(r.out, "digraph", 7), 0);
@@ -405,7 +253,7 @@ START_TEST(eval_measures) {
 	command_result r;
 
 	RUN(&r, NULL, "eval", model, text, "--ctx", "64", "--windows", "3", "--json");
-	cJSON *root = check_json(&r);
+	cJSON *root = command_check_json(&r);
 	const double nats = number(root, "nats_per_byte");
 	ck_assert_double_eq(number(root, "windows"), 3);
 	ck_assert_double_eq(number(root, "tokens"), 3 * 63); /* no BOS: the first of each is context */
@@ -416,7 +264,7 @@ START_TEST(eval_measures) {
 	cJSON_Delete(root);
 	/* The last part begins where it should, and a text on stdin is as good. */
 	RUN(&r, "0123456789", "eval", model, "-", "--last-fraction", "0.3", "--json");
-	root = check_json(&r);
+	root = command_check_json(&r);
 	ck_assert_double_eq(number(root, "tokens"), 2); /* 789 */
 	cJSON_Delete(root);
 	RUN(&r, NULL, "eval", model, text, "--ctx", "64", "--windows", "2");
@@ -436,7 +284,7 @@ START_TEST(devices_are_listed) {
 	ck_assert_int_eq(strncmp(r.out, "cpu", 3), 0);
 	command_clear(&r);
 	RUN(&r, NULL, "devices", "--json");
-	cJSON *root = check_json(&r), *item;
+	cJSON *root = command_check_json(&r), *item;
 	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "devices")) {
 		if (strcmp(cJSON_GetObjectItem(item, "id")->valuestring, "cpu") == 0)
 			cpu = cJSON_IsTrue(cJSON_GetObjectItem(item, "available"));
@@ -452,7 +300,7 @@ START_TEST(examples_run) {
 	command_run((const char *const[]){KNIT_BINARY_DIR "/example-looped_decoder", NULL}, NULL, &r);
 	ck_assert_msg(r.code == 0, "%s", r.err);
 	ck_assert_ptr_nonnull(strstr(r.out, "stored once"));
-	ck_assert_uint_eq(lines(r.out), 2);
+	ck_assert_uint_eq(command_lines(r.out), 2);
 	command_clear(&r);
 	command_run((const char *const[]){KNIT_BINARY_DIR "/example-mlp", NULL}, NULL, &r);
 	ck_assert_msg(r.code == 0, "%s%s", r.out, r.err);
@@ -463,10 +311,6 @@ END_TEST
 
 int main(void) {
 	const TTest *const tests[] = {
-		help_teaches_by_example,
-		wrong_usage_is_exit_code_2,
-		wrong_input_is_exit_code_1_and_one_line,
-		truncated_files,
 		run_writes_text_and_figures,
 		run_says_why_it_stopped,
 		run_as_json,

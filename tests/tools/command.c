@@ -2,6 +2,7 @@
 #include "command.h"
 
 #include <check.h>
+#include <cjson/cJSON.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -138,4 +139,31 @@ void command_finish(command_live *c, command_result *out) {
 		close(c->out);
 	out->err = read_back(c->err, &out->err_bytes);
 	close(c->err);
+}
+
+size_t command_lines(const char *text) {
+	size_t n = 0;
+
+	for (; *text; ++text)
+		n += *text == '\n';
+	return n;
+}
+
+void command_check_error(command_result *r, int code, const char *part) {
+	ck_assert_msg(r->code == code, "exit code %d, not %d: %s", r->code, code, r->err);
+	ck_assert_msg(r->out_bytes == 0, "stdout says: %s", r->out);
+	ck_assert_msg(command_lines(r->err) == 1 && r->err[r->err_bytes - 1] == '\n', "not one line: %s", r->err);
+	ck_assert_msg(strncmp(r->err, "knit", 4) == 0 && strstr(r->err, part) != NULL, "\"%s\" is not in: %s", part,
+				  r->err);
+	command_clear(r);
+}
+
+struct cJSON *command_check_json(command_result *r) {
+	ck_assert_msg(r->code == 0, "exit code %d: %s", r->code, r->err);
+	ck_assert_msg(r->err_bytes == 0, "stderr says: %s", r->err);
+	ck_assert_uint_eq(command_lines(r->out), 1);
+	cJSON *root = cJSON_ParseWithLength(r->out, r->out_bytes);
+	ck_assert_msg(cJSON_IsObject(root), "no JSON object: %s", r->out);
+	command_clear(r);
+	return root;
 }

@@ -18,6 +18,13 @@ void command_run(const char *const *argv, const char *input, command_result *out
 void command_run_to(const char *const *argv, const char *stdout_path, command_result *out);
 void command_clear(command_result *r);
 
+size_t command_lines(const char *text);
+/* Exit code, nothing on stdout, one line on stderr that holds `part`. Clears the result. */
+void command_check_error(command_result *r, int code, const char *part);
+/* Exit code 0, nothing on stderr, one line on stdout that is a JSON object. Clears the result; the caller deletes the
+ * object. */
+struct cJSON *command_check_json(command_result *r);
+
 /* A program that goes on running: its stdin and stdout are pipes, stderr goes to a file that command_finish reads. */
 typedef struct command_live {
 	pid_t pid;
