@@ -223,10 +223,11 @@ static uint32_t version_add(knit_graph *g, uint32_t of, uint32_t node, const cha
 uint32_t knit__node_add(knit_graph *g, uint16_t op, uint32_t in_count, const uint32_t *in, const knit_attr *attr) {
 	const knit_op_def *def = knit__op(op);
 	const uint32_t id = g->node_count;
-	knit_node node = {.op = op, .in_count = (uint8_t)in_count, .out_count = def->out_count, .origin = g->origin};
+	knit_node node = {.op = op, .in_count = (uint8_t)in_count, .origin = g->origin};
 	knit_infer c = {.graph = g,
 	                .in_count = in_count,
 	                .attr = attr,
+	                .out_count = def->out_count,
 	                .op = def->name,
 	                .origin = knit__strings_get(&g->strings, g->origin),
 	                .diag = &g->diag};
@@ -243,7 +244,8 @@ uint32_t knit__node_add(knit_graph *g, uint16_t op, uint32_t in_count, const uin
 	if (!def->infer(&c))
 		return 0;
 
-	for (uint32_t i = 0; i < def->out_count; ++i) {
+	node.out_count = (uint8_t)c.out_count;
+	for (uint32_t i = 0; i < node.out_count; ++i) {
 		if (i < def->state_outputs) {
 			node.out[i] = version_add(g, in[i], id, def->name);
 		} else if (knit__storage_add(g, KNIT_STORAGE_TEMP, NULL, &c.out[i], NULL, &node.out[i])) {

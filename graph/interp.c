@@ -268,7 +268,7 @@ static knit_status check_indices(const knit_interp *it, uint32_t node, const kni
 		const knit_node *n = &it->g->nodes[node];
 		const knit_array *x = &in[rule->operand];
 
-		if (knit__index_rule_void(rule, n->in_count, n->attr) || !n->in[rule->operand])
+		if (knit__index_rule_void(rule, n->in_count, n->attr) || !n->in[rule->operand] || !n->in[rule->into])
 			continue;
 		const int64_t bound = in[rule->into].dims[rule->dim];
 

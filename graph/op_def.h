@@ -18,11 +18,26 @@ typedef enum knit_op {
 	KNIT_OP_LAYER_NORM,   /* x [R, n], gain [n], bias [n] or none; attr eps */
 	KNIT_OP_SOFTMAX,      /* x [R, n] */
 	KNIT_OP_ROPE,         /* x [tokens, heads, head_dim], pos [tokens]; attrs theta, rotary, layout */
-	KNIT_OP_ATTENTION,    /* q [tokens, heads, d], k, v [seqs, positions, kv_heads, d], seq, pos [tokens]; attrs scale, window */
-	KNIT_OP_STATE_APPEND, /* state, rows [tokens, ...], seq [tokens], pos [tokens] -> next version of the state */
+	KNIT_OP_ATTENTION,    /* q [tokens, heads, d], k, v [seqs, cells, kv_heads, d] or [seqs, cells, kv_heads * d], seq, pos
+	                       * [tokens]; attrs scale, window, ring, sinks, kv_heads */
+	KNIT_OP_STATE_APPEND, /* state, rows [tokens, ...], seq [tokens], pos [tokens]; attrs ring, sinks -> next version of the
+	                       * state */
 	KNIT_OP_COPY,         /* x, any strides -> the same, contiguous */
 	KNIT_OP_CAST,         /* x; attr dtype */
 	KNIT_OP_ARGMAX,       /* x [R, n] -> i32 [R] */
+	/* Made by passes only. They keep their operands' own storages: no weight is ever copied or stacked. The operands
+	 * adapter_of_sequence [sequences], seq [tokens] (i32, both or none) choose an adapter per token; A and B are then
+	 * [count, r, k] and [count, n, r]. Operand numbers: ops/fused.h. */
+	KNIT_OP_LINEAR_LORA,  /* x, W, A?, B?, bias?, residual?, adapter_of_sequence?, seq?; attr s
+	                       * -> x W^T + s (x A^T) B^T + bias + residual */
+	KNIT_OP_LINEAR_GROUP, /* x, then (W, A?, B?) three times, the last may be absent, adapter_of_sequence?, seq?;
+	                       * attrs n, s0, s1, s2 -> n outputs */
+	KNIT_OP_GLU,          /* x, Wg, Wu, Ag?, Bg?, Au?, Bu?, adapter_of_sequence?, seq?; attrs act, sg, su
+	                       * -> act(gate) * up */
+	KNIT_OP_ADD_RMS_NORM, /* a, b [R, n], gain [n]; attr eps -> a + b, rms_norm(a + b) */
+	KNIT_OP_KV_WRITE,     /* k_state, v_state, q, k [tokens, heads, head_dim], v, seq, pos; attrs theta, rotary, layout, ring,
+	                       * sinks -> next k_state, next v_state, q rotated; k is rotated on its way */
+	KNIT_OP_MAP,          /* 1 to 4 operands, of one shape or vectors; attrs: a program, see ops/fused.h */
 	KNIT_OP_COUNT
 } knit_op;
 
@@ -36,11 +51,11 @@ typedef enum knit_attr_kind { KNIT_ATTR_F, KNIT_ATTR_I } knit_attr_kind;
 typedef struct knit_attr_def { const char *name; knit_attr_kind kind; } knit_attr_def;
 
 /* Operand `operand` (i32) holds indices into dimension `dim` of operand `into`. The session checks them before a run.
- * The rule is void where the operand is absent, and where attribute number unless_attr - 1 is not 0 (a ring of cells
+ * The rule is void where either operand is absent, and where attribute number unless_attr - 1 is not 0 (a ring of cells
  * takes any position); unless_attr 0: always holds. */
 typedef struct knit_index_rule { uint8_t operand, into, dim, unless_attr; } knit_index_rule;
 static inline bool knit__index_rule_void(const knit_index_rule *rule, uint32_t in_count, const knit_attr *attr) {
-	return rule->operand >= in_count || (rule->unless_attr && attr[rule->unless_attr - 1].i != 0);
+	return rule->operand >= in_count || rule->into >= in_count || (rule->unless_attr && attr[rule->unless_attr - 1].i != 0);
 }
 
 /* What infer sees and fills. */
@@ -52,6 +67,7 @@ typedef struct knit_infer {
 	const char *op, *origin;
 	knit_diag *diag;
 	knit_type out[KNIT_MAX_OUT]; /* to fill; ignored for the next versions of states */
+	uint32_t out_count;          /* of the op's definition; to lower where that has a min_out */
 } knit_infer;
 
 /* Records "<op> at <origin>: <message>"; returns false so that infer can `return knit__infer_fail(...)`. */
@@ -82,10 +98,14 @@ typedef struct knit_cost { double flops; uint64_t read_bytes, write_bytes; } kni
 typedef struct knit_op_def {
 	const char *name;
 	uint8_t min_in, max_in, out_count;
+	uint8_t min_out; /* 0: out_count always; else infer says how many of out_count there are, at least min_out */
 	uint8_t flags;
 	/* Outputs [0, state_outputs) are the next versions of the states in the inputs of the same numbers: a node that has
 	 * any is a root, never merged or folded. cell_seq and cell_pos are the operands that name the cells written. */
 	uint8_t state_outputs, cell_seq, cell_pos;
+	/* Numbers + 1 of the attributes of a ring of cells, 0: the op has none. Where ring is not 0, the session checks of
+	 * the operands cell_seq and cell_pos that no token takes cells from another of the same run: knit__ring_span. */
+	uint8_t ring_attr, sinks_attr, window_attr;
 	uint8_t attr_count, index_rule_count;
 	knit_attr_def attrs[KNIT_MAX_ATTRS];
 	knit_index_rule index_rules[4];
@@ -100,6 +120,17 @@ typedef struct knit_op_def {
 	/* Optional. A value that the node's output 0 can be replaced by (scale by 1, cast to the same type), 0 if none. */
 	uint32_t (*simplify)(knit_graph *g, uint32_t node);
 } knit_op_def;
+
+/* Position p lies in cell p below sinks and where there is no ring, else in sinks + (p - sinks) % ring. What positions
+ * of one sequence, those below *sinks aside, may lie apart in one run at most; false where the node has no ring. */
+static inline bool knit__ring_span(const knit_op_def *def, const knit_attr *attr, int64_t *sinks, int64_t *span) {
+	if (!def->ring_attr || attr[def->ring_attr - 1].i == 0)
+		return false;
+	const int64_t window = def->window_attr ? attr[def->window_attr - 1].i : 1;
+	*sinks = def->sinks_attr ? attr[def->sinks_attr - 1].i : 0;
+	*span = attr[def->ring_attr - 1].i - (window > 1 ? window : 1);
+	return true;
+}
 
 /* Defined in ops/op_table.c. NULL for an unknown op. */
 const knit_op_def *knit__op(uint16_t op);

@@ -228,7 +228,7 @@ static bool parse_node(knit_parser *p, uint32_t out_count, const uint32_t *out, 
 
 	if (!n.op || !def)
 		return knit__parse_fail(p, "unknown op %s", name);
-	if (def->out_count != out_count)
+	if (out_count > def->out_count || out_count < (def->min_out ? def->min_out : def->out_count))
 		return knit__parse_fail(p, "%s gives %u results, not %u", name, def->out_count, out_count);
 	if (!read_operands(p, &n) || !read_attrs(p, def, &n))
 		return false;

@@ -69,7 +69,8 @@ static knit_status check_indices(knit_schedule *s, const uint32_t *buffer_of, co
 	for (uint32_t i = 0; i < def->index_rule_count; ++i) {
 		const knit_index_rule *rule = &def->index_rules[i];
 
-		if (knit__index_rule_void(rule, step->in_count, step->attr) || step->in[rule->operand].buffer == UINT32_MAX)
+		if (knit__index_rule_void(rule, step->in_count, step->attr) || step->in[rule->operand].buffer == UINT32_MAX ||
+		    step->in[rule->into].buffer == UINT32_MAX)
 			continue;
 
 		const knit_dim bound = step->in[rule->into].dims[rule->dim];

@@ -280,7 +280,8 @@ static bool check_node(check *c, uint32_t id) {
 		return false;
 	}
 	if (n->in_count < def->min_in || n->in_count > def->max_in || n->in_count > KNIT_MAX_IN ||
-	    n->out_count != def->out_count || n->out_count > KNIT_MAX_OUT) {
+	    n->out_count > def->out_count || n->out_count < (def->min_out ? def->min_out : def->out_count) ||
+	    n->out_count > KNIT_MAX_OUT) {
 		fault(c, "%s: %u inputs and %u outputs, %s takes %u to %u and gives %u", name, n->in_count, n->out_count,
 			  def->name, def->min_in, def->max_in, def->out_count);
 		return false;
@@ -322,6 +323,7 @@ static void check_infer(check *c, knit_graph *graph, uint32_t id) {
 	knit_infer infer = {.graph = graph,
 	                    .in_count = n->in_count,
 	                    .attr = n->attr,
+	                    .out_count = def->out_count,
 	                    .op = def->name,
 	                    .origin = knit__origin_text(c->g, n),
 	                    .diag = &d};
@@ -332,6 +334,10 @@ static void check_infer(check *c, knit_graph *graph, uint32_t id) {
 		infer.in[i] = n->in[i] ? &c->g->values[n->in[i]] : NULL;
 	if (!def->infer(&infer)) {
 		fault(c, "%s: %s", name, d.text);
+		return;
+	}
+	if (infer.out_count != n->out_count) {
+		fault(c, "%s: %u outputs, its attributes give %u", name, n->out_count, infer.out_count);
 		return;
 	}
 	for (int i = 0; i < n->out_count; ++i) {

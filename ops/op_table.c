@@ -1,5 +1,5 @@
 /* Owns the list of ops. The graph and the backends reach every op through it. */
-#include "op_util.h"
+#include "fused.h"
 
 #include <string.h>
 
@@ -20,6 +20,12 @@ static const knit_op_def *const table[KNIT_OP_COUNT] = {
 	[KNIT_OP_COPY] = &knit__op_copy,
 	[KNIT_OP_CAST] = &knit__op_cast,
 	[KNIT_OP_ARGMAX] = &knit__op_argmax,
+	[KNIT_OP_LINEAR_LORA] = &knit__op_linear_lora,
+	[KNIT_OP_LINEAR_GROUP] = &knit__op_linear_group,
+	[KNIT_OP_GLU] = &knit__op_glu,
+	[KNIT_OP_ADD_RMS_NORM] = &knit__op_add_rms_norm,
+	[KNIT_OP_KV_WRITE] = &knit__op_kv_write,
+	[KNIT_OP_MAP] = &knit__op_map,
 };
 
 const knit_op_def *knit__op(uint16_t op) {

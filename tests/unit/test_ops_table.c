@@ -18,7 +18,7 @@ START_TEST(every_op_is_defined) {
 		for (int i = 0; i < d->attr_count; ++i)
 			ck_assert(d->attrs[i].name && *d->attrs[i].name);
 		for (int i = 0; i < d->index_rule_count; ++i)
-			ck_assert(d->index_rules[i].operand < d->min_in && d->index_rules[i].into < d->min_in &&
+			ck_assert(d->index_rules[i].operand < d->max_in && d->index_rules[i].into < d->max_in &&
 					  d->index_rules[i].dim < KNIT_MAX_RANK);
 		if (d->flags & KNIT_OP_COMMUTATIVE)
 			ck_assert_uint_eq(d->min_in, 2);
