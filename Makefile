@@ -17,8 +17,8 @@ demo:
 	@cmake --preset release -DKNIT_TESTS=OFF -Wno-dev >/dev/null
 	@cmake --build build/release --target knit-cli
 	@echo
-	@echo '$$ knit run frontends/demo/shakespeare.gguf -p "ROMEO:" -n 500 --temp 0.8 --seed 7'
-	@build/release/knit run frontends/demo/shakespeare.gguf -p "ROMEO:" -n 500 --temp 0.8 --seed 7
+	@echo '$$ knit run frontends/demo/shakespeare.gguf -p "ROMEO:" -n 500 --endless --temp 0.8 --seed 7'
+	@build/release/knit run frontends/demo/shakespeare.gguf -p "ROMEO:" -n 500 --endless --temp 0.8 --seed 7
 
 # Builds with ASan and UBSan and runs every test; the tests build what they need of other kinds (TSan, clang, installed).
 test:
