@@ -60,6 +60,14 @@ static inline int64_t knit__op_row(const knit_array *a) {
 	return a->dims[a->rank - 1];
 }
 
+/* The cell of a position (op_def.h); -1 where there is none. */
+static inline int64_t knit__op_cell(double pos, int64_t ring, int64_t sinks, int64_t cells) {
+	if (!(pos >= 0 && pos < 0x1p53))
+		return -1;
+	const int64_t p = (int64_t)pos, cell = ring > 0 && p >= sinks ? sinks + (p - sinks) % ring : p;
+	return cell < cells ? cell : -1;
+}
+
 /* ---- simplify ---------------------------------------------------------------------------------------------------- */
 
 /* Input 0 of the node if it may stand in for output 0, else 0: not a window on a state (it would be read later than

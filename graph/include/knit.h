@@ -220,26 +220,70 @@ knit_tensor knit_transpose(knit_graph *g, knit_tensor x, int axis_a, int axis_b)
 knit_tensor knit_split_heads(knit_graph *g, knit_tensor x, int64_t heads);
 knit_tensor knit_merge_heads(knit_graph *g, knit_tensor x);
 
-/* A named KV slot (or any store of rows that outlives a run): dims [sequences, positions, ...], all numbers, rank 3
- * or 4; f32, f16 or bf16. Zero-filled when a session is made and by knit_session_reset_states. */
+/* A named store of rows that outlives a run: dims [sequences, positions, ...], all numbers, rank 3 or 4; f32, f16,
+ * bf16, or q8_0 or q4_0 where the last dimension is a multiple of 32. Zero-filled when a session is made and by
+ * knit_session_reset_states. */
 knit_state knit_state_define(knit_graph *g, knit_dtype t, int rank, const knit_dim *dims, const char *fmt, ...)
 	KNIT_PRINTF(5, 6);
-/* rows f32 [tokens, ...] are written to cells (seq[t], pos[t]); seq and pos i32 [tokens], pairs distinct in one run. */
+/* rows f32 [tokens, ...] are written to cells (seq[t], pos[t]), rounded to the state's type; seq and pos i32 [tokens],
+ * pairs distinct in one run. */
 void knit_state_append(knit_graph *g, knit_state s, knit_tensor rows, knit_tensor seq, knit_tensor pos);
-/* The whole slot as it stands after the appends made so far: [sequences, positions, ...]. */
+/* The same where the positions from `sinks` on go round: position p is in cell p below sinks, else in cell
+ * sinks + (p - sinks) % ring. The state has sinks + ring cells; positions have no upper bound. ring 0: no ring. */
+void knit_state_append_ring(knit_graph *g, knit_state s, knit_tensor rows, knit_tensor seq, knit_tensor pos,
+                            int64_t ring, int64_t sinks);
+/* The whole state as it stands after the appends made so far: [sequences, positions, ...]. */
 knit_tensor knit_state_read(knit_graph *g, knit_state s);
 
-/* Zero means default: scale 1/sqrt(head_dim), no window. */
+/* Zero means default: scale 1/sqrt(head_dim), no window, no ring, kv_heads from the shape of k. */
 typedef struct knit_attention_desc {
 	float scale;
-	int64_t window; /* token t sees only positions > pos[t] - window; 0: all */
+	int64_t window;   /* token t sees only positions > pos[t] - window; 0: all */
+	int64_t ring;     /* k and v were written by knit_state_append_ring with this ring; needs a window. At least
+	                   * window + (upper bound of tokens) - 1, or the last tokens of a run would overwrite what its first
+	                   * ones see */
+	int64_t sinks;    /* positions below this are seen whatever the window */
+	int64_t kv_heads; /* needed where k or v has rank 3 */
 } knit_attention_desc;
 
-/* q f32 [tokens, heads, head_dim]; k, v [sequences, positions, kv_heads, head_dim] (heads a multiple of kv_heads);
- * seq, pos i32 [tokens] -> f32 [tokens, heads, head_dim]. Token t attends to the cells of sequence seq[t] at
- * positions <= pos[t] (Vaswani et al. 2017; grouped queries: Ainslie et al. 2023). */
+/* q f32 [tokens, heads, head_dim]; k, v [sequences, positions, kv_heads, head_dim] or [sequences, positions,
+ * kv_heads * head_dim] (heads a multiple of kv_heads), of any type a state may have, each its own; seq, pos i32 [tokens]
+ * -> f32 [tokens, heads, head_dim]. Token t attends to the cells of sequence seq[t] at positions <= pos[t] (Vaswani et
+ * al. 2017; grouped queries: Ainslie et al. 2023; sinks: Xiao et al. 2023). With a ring, the positions of one sequence
+ * in one run may not lie further apart than ring - window (the run refuses that with ARGUMENT), and a sequence may step
+ * back by no more than that below the highest position ever written. */
 knit_tensor knit_attention(knit_graph *g, knit_tensor q, knit_tensor k, knit_tensor v, knit_tensor seq, knit_tensor pos,
                            const knit_attention_desc *desc);
+
+/* Where keys and values are kept: for one visit, or for several that share it. Zero means default where a comment says
+ * so. */
+typedef struct knit_kv_desc {
+	int64_t sequences;          /* default 1 */
+	int64_t positions;          /* of a sequence, at most; needed without a window; 0 with one: no limit */
+	int64_t kv_heads, head_dim;
+	knit_dtype k, v;            /* any pair of f32, f16, bf16, q8_0, q4_0; default f16. q8_0 and q4_0 need
+	                             * kv_heads * head_dim to be a multiple of 32 */
+	int64_t window, sinks;      /* as in knit_attention_desc */
+	int64_t max_tokens;         /* of one sequence in one run, at most: the symbol's upper bound; needed with a window */
+} knit_kv_desc;
+
+/* A value; copies name the same slot. Without a window it has `positions` cells, with one the smaller of that and
+ * sinks + ring, ring = window + max_tokens - 1. Bytes: sequences * cells * kv_heads * head_dim elements of k and of v. */
+typedef struct knit_kv_slot {
+	knit_state k, v;
+	knit_kv_desc desc; /* defaults filled in */
+	int64_t cells;
+	int64_t ring;      /* 0: a cell for every position */
+} knit_kv_slot;
+
+/* Defines the states "k.NAME" and "v.NAME". On an error of the graph both ids are 0. */
+knit_kv_slot knit_kv_slot_define(knit_graph *g, const knit_kv_desc *desc, const char *fmt, ...) KNIT_PRINTF(3, 4);
+/* k, v f32 [tokens, kv_heads, head_dim] go to the slot at (seq[t], pos[t]); seq, pos i32 [tokens]. */
+void knit_kv_slot_append(knit_graph *g, const knit_kv_slot *slot, knit_tensor k, knit_tensor v, knit_tensor seq,
+                         knit_tensor pos);
+/* knit_attention over the slot as it stands after the appends made so far. scale 0: 1/sqrt(head_dim). */
+knit_tensor knit_kv_slot_attend(knit_graph *g, const knit_kv_slot *slot, knit_tensor q, knit_tensor seq, knit_tensor pos,
+                                float scale);
 
 typedef enum knit_graph_format { KNIT_GRAPH_TEXT = 0, KNIT_GRAPH_DOT = 1 } knit_graph_format;
 /* Writes the graph through `write` in pieces. The text form can be read back by knit's own tools. */
