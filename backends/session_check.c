@@ -58,19 +58,51 @@ static knit_status fail_pair(const int32_t *seq, const int32_t *pos, size_t coun
 	                  first, second, seq[first], pos[first], state);
 }
 
-knit_status knit__check_pairs(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys, const char *state,
-                              knit_diag *d) {
+/* The usual case: one sequence after the other, each in rising order. */
+static bool rising(const int32_t *seq, const int32_t *pos, size_t count) {
 	size_t i = 1;
 
-	/* The usual case: one sequence after the other, each in rising order. */
 	while (i < count && key(seq[i - 1], pos[i - 1]) < key(seq[i], pos[i]))
 		++i;
-	if (i >= count)
-		return KNIT_OK;
-	for (i = 0; i < count; ++i)
+	return i >= count;
+}
+
+static void fill_sorted(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys) {
+	for (size_t i = 0; i < count; ++i)
 		keys[i] = key(seq[i], pos[i]);
-	sort(keys, count);
-	for (i = 1; i < count; ++i) {
+	if (!rising(seq, pos, count))
+		sort(keys, count);
+}
+
+knit_status knit__check_ring(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys, int64_t sinks,
+                             int64_t span, const char *op, const char *origin, knit_diag *d) {
+	size_t first = 0;
+
+	for (size_t i = 0; i < count; ++i) {
+		if (pos[i] < 0)
+			return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "token %zu has position %d: %.20s at %.60s takes 0 and above", i,
+			                  pos[i], op, origin);
+	}
+	fill_sorted(seq, pos, count, keys);
+	for (size_t i = 0; i < count; ++i) {
+		const int64_t low = (int64_t)(uint32_t)keys[first], high = (int64_t)(uint32_t)keys[i];
+
+		if (keys[i] >> 32 != keys[first] >> 32 || low < sinks)
+			first = i;
+		else if (high - low > span)
+			return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "sequence %d has positions %lld and %lld in one run: the ring of "
+			                                           "%.20s at %.60s takes at most %lld apart",
+			                  (int)(keys[i] >> 32), (long long)low, (long long)high, op, origin, (long long)span);
+	}
+	return KNIT_OK;
+}
+
+knit_status knit__check_pairs(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys, const char *state,
+                              knit_diag *d) {
+	if (rising(seq, pos, count))
+		return KNIT_OK;
+	fill_sorted(seq, pos, count, keys);
+	for (size_t i = 1; i < count; ++i) {
 		if (keys[i - 1] == keys[i])
 			return fail_pair(seq, pos, count, keys[i], state, d);
 	}

@@ -11,5 +11,9 @@ knit_status knit__check_indices(const int32_t *values, size_t count, int64_t bou
  * indices that name one cell. */
 knit_status knit__check_pairs(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys, const char *state,
                               knit_diag *d);
+/* Positions of a ring: none negative, and those of one sequence from `sinks` on at most `span` apart. `keys` as above.
+ * ARGUMENT with the two ends. */
+knit_status knit__check_ring(const int32_t *seq, const int32_t *pos, size_t count, uint64_t *keys, int64_t sinks,
+                             int64_t span, const char *op, const char *origin, knit_diag *d);
 
 #endif

@@ -266,5 +266,6 @@ void knit__schedule_destroy(knit_schedule *s) {
 	knit__free(s->a, s->hazards, s->hazard_cap * sizeof *s->hazards);
 	knit__free(s->a, s->index_checks, s->index_check_cap * sizeof *s->index_checks);
 	knit__free(s->a, s->pair_checks, s->pair_check_cap * sizeof *s->pair_checks);
+	knit__free(s->a, s->ring_checks, s->ring_check_cap * sizeof *s->ring_checks);
 	knit__free(s->a, s, sizeof *s);
 }

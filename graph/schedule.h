@@ -52,6 +52,13 @@ typedef struct knit_hazard { uint32_t before, after; knit_hazard_kind kind; } kn
 typedef struct knit_index_check { uint32_t buffer; knit_dim bound; const char *input, *op, *origin; } knit_index_check;
 /* Inputs (seq, pos) together name cells of a state: pairs must be distinct in one run. */
 typedef struct knit_pair_check { uint32_t seq_buffer, pos_buffer; const char *state; } knit_pair_check;
+/* Inputs (seq, pos) together name cells of a ring: positions must not be negative, and those of one sequence at or above
+ * `sinks` lie at most `span` apart in one run. */
+typedef struct knit_ring_check {
+	uint32_t seq_buffer, pos_buffer;
+	int64_t sinks, span;
+	const char *op, *origin;
+} knit_ring_check;
 
 typedef struct knit_schedule {
 	const knit_allocator *a;
@@ -62,8 +69,9 @@ typedef struct knit_schedule {
 	knit_hazard *hazards;
 	knit_index_check *index_checks;
 	knit_pair_check *pair_checks;
+	knit_ring_check *ring_checks;
 	uint32_t step_count, buffer_count, hazard_count, hazard_cap, index_check_count, index_check_cap, pair_check_count,
-		pair_check_cap;
+		pair_check_cap, ring_check_count, ring_check_cap;
 	uint32_t arena_buffer; /* index; always 0 */
 	knit_memory_plan plan;
 } knit_schedule;

@@ -1,5 +1,5 @@
-/* Owns what a session must check before a run: which inputs hold indices and how large they may be, and which pairs of
- * inputs name cells of a state. What cannot be checked there is refused here, when the graph is compiled. */
+/* Owns what a session must check before a run: which inputs hold indices and how large they may be, which pairs of
+ * inputs name cells of a state, and how far these may lie apart in a ring. What cannot be checked there is refused here, when the graph is compiled. */
 #include "op_def.h"
 #include "schedule_parts.h"
 
@@ -127,12 +127,51 @@ static knit_status check_pairs(knit_schedule *s, const uint32_t *buffer_of, cons
 	return KNIT_OK;
 }
 
+static knit_status add_ring_check(knit_schedule *s, const knit_step *step, const knit_ring_check *check, knit_diag *d) {
+	for (uint32_t i = 0; i < s->ring_check_count; ++i) {
+		knit_ring_check *const old = &s->ring_checks[i];
+
+		if (old->seq_buffer != check->seq_buffer || old->pos_buffer != check->pos_buffer || old->sinks != check->sinks)
+			continue;
+		if (check->span < old->span)
+			*old = *check;
+		return KNIT_OK;
+	}
+	if (!knit__grow(s->a, (void **)&s->ring_checks, &s->ring_check_cap, s->ring_check_count + 1, sizeof *s->ring_checks))
+		return knit__fail_memory(d, step->origin, sizeof *s->ring_checks);
+	s->ring_checks[s->ring_check_count++] = *check;
+	return KNIT_OK;
+}
+
+/* A token far ahead of another would take cells of the ring that the other still sees, or writes. */
+static knit_status check_ring(knit_schedule *s, const uint32_t *buffer_of, const knit_step *step, knit_diag *d) {
+	const knit_graph *g = s->graph;
+	const knit_op_def *def = knit__op(step->op);
+	knit_ring_check check = {.op = def->name, .origin = step->origin};
+
+	if (!knit__ring_span(def, step->attr, &check.sinks, &check.span))
+		return KNIT_OK;
+
+	const source seq = find_source(g, step->in[def->cell_seq].value), pos = find_source(g, step->in[def->cell_pos].value);
+
+	if (!is_input(g, seq) || !is_input(g, pos) || !seq.whole || !pos.whole)
+		return knit__fail(d, KNIT_ERR_UNSUPPORTED, step->node,
+		                  "%s%s%s: with a ring seq and pos must be whole inputs of the graph, so that a run can check that "
+		                  "no token takes the cells of another",
+		                  def->name, at(step), step->origin);
+	check.seq_buffer = buffer_of[g->values[seq.value].storage];
+	check.pos_buffer = buffer_of[g->values[pos.value].storage];
+	return add_ring_check(s, step, &check, d);
+}
+
 knit_status knit__schedule_checks(knit_schedule *s, const uint32_t *buffer_of, knit_diag *d) {
 	for (uint32_t i = 0; i < s->step_count; ++i) {
 		knit_status status = check_indices(s, buffer_of, &s->steps[i], d);
 
 		if (status == KNIT_OK)
 			status = check_pairs(s, buffer_of, &s->steps[i], d);
+		if (status == KNIT_OK)
+			status = check_ring(s, buffer_of, &s->steps[i], d);
 		if (status != KNIT_OK)
 			return status;
 	}

@@ -197,6 +197,8 @@ const knit_op_def knit__op_kv_write = {
 	.state_outputs = 2,
 	.cell_seq = KNIT_KV_SEQ,
 	.cell_pos = KNIT_KV_POS,
+	.ring_attr = KNIT_KV_RING + 1,
+	.sinks_attr = KNIT_KV_SINKS + 1,
 	.attr_count = KNIT_KV_ATTRS,
 	.attrs = {{"theta", KNIT_ATTR_F},
 			  {"rotary", KNIT_ATTR_I},

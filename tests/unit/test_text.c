@@ -106,7 +106,7 @@ START_TEST(form_is_stable) {
 							   "%6 = state s5#0 : f16 [2, 4, 4]\n"
 							   "%4 = gather %3, %1 : f32 [tokens, 8] in s4  @embed\n"
 							   "%5 = view %4 strides [8, 1] offset 4 : f32 [tokens, 4]\n"
-							   "%7 = append %6, %5, %2, %1 : f16 [2, 4, 4] in s5#1  @visit.0.k  ; k#0 -> k#1\n"
+							   "%7 = append %6, %5, %2, %1 {ring=0, sinks=0} : f16 [2, 4, 4] in s5#1  @visit.0.k  ; k#0 -> k#1\n"
 							   "%8 = linear %4, %3 : f32 [tokens, 8] in s6  @visit.0.k\n"
 							   "input \"ids\" = %1\n"
 							   "input \"seq\" = %2\n"

@@ -29,8 +29,8 @@ static const char sound[] = "knit-ir 1\n"
 							"%4 = view %3 strides [32, 1] offset 64 : q8_0 [8, 32]\n"
 							"%5 = state s4#0 : f32 [2, 4, 8]\n"
 							"%6 = gather %4, %2 : f32 [t, 32] in s6\n"            /* node 1 */
-							"%7 = append %5, %1, %2, %2 : f32 [2, 4, 8] in s4#1\n" /* node 2 */
-							"%8 = append %7, %1, %2, %2 : f32 [2, 4, 8] in s4#2\n" /* node 3 */
+							"%7 = append %5, %1, %2, %2 {ring=0, sinks=0} : f32 [2, 4, 8] in s4#1\n" /* node 2 */
+							"%8 = append %7, %1, %2, %2 {ring=0, sinks=0} : f32 [2, 4, 8] in s4#2\n" /* node 3 */
 							"%9 = view %8 strides [32, 8, 1] offset 0 : f32 [2, 4, 8]\n"
 							"%10 = silu %9 : f32 [2, 4, 8] in s7\n"                /* node 4 */
 							"%11 = linear %6, %3 : f32 [t, 32] in s5\n"            /* node 5 */

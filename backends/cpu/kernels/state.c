@@ -1,9 +1,10 @@
 /* Owns the CPU kernel of append: rows written to cells of a state. Reference: ops/state.c. */
-#include "half.h"
 #include "kernels.h"
+#include "kv_rows.h"
 #include "operand.h"
 
 enum { STATE, ROWS, SEQ, POS };
+enum { RING, SINKS };
 
 static int64_t units(const knit_cpu_step *s) { return s->in[ROWS].dims[0]; }
 
@@ -16,21 +17,23 @@ static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thr
 
 	(void)thread;
 	for (int64_t t = begin; t < end; ++t) {
-		if (seq[t] < 0 || seq[t] >= state->dims[0] || pos[t] < 0 || pos[t] >= state->dims[1])
+		const int64_t cell = knit__kv_cell(pos[t], s->attr[RING].i, s->attr[SINKS].i, state->dims[1]);
+
+		if (seq[t] < 0 || seq[t] >= state->dims[0] || cell < 0)
 			continue;
-		const int64_t cell = seq[t] * state->strides[0] + pos[t] * state->strides[1];
-		char *const out = state->data + knit__bytes_of(state->dtype, cell);
+		char *const out =
+			state->data + knit__bytes_of(state->dtype, seq[t] * state->strides[0] + cell * state->strides[1]);
 
 		for (int64_t i = 0; i < per_token; ++i)
-			knit__floats_from_f32(state->dtype, knit__f32_row(rows, t * per_token + i),
-			                      out + knit__bytes_of(state->dtype, i * n), n);
+			knit__kv_row_store(state->dtype, knit__f32_row(rows, t * per_token + i),
+			                   out + knit__bytes_of(state->dtype, i * n), n);
 	}
 }
 
 static bool accepts(const knit_node_view *node) {
 	const knit_operand_view *const state = &node->in[STATE], *const rows = &node->in[ROWS];
 
-	return knit__is_float(state->dtype) && state->layout == 0 && state->contiguous && knit__f32_rows(rows) &&
+	return (knit__is_float(state->dtype) || knit__is_block(state->dtype)) && state->layout == 0 && state->contiguous && knit__f32_rows(rows) &&
 	       rows->rank + 1 == state->rank && rows->rank >= 2 && rows->rank <= 3 && knit__index_vector(&node->in[SEQ]) &&
 	       knit__index_vector(&node->in[POS]);
 }
