@@ -56,8 +56,9 @@ static const double specials[] = {0.0, -0.0, 1e-40, -1e-40, 1e-30, 3e38, -3e38, 
 
 /* ---- the table and the conversions ------------------------------------------------------------------------------- */
 
+/* Every op that a builder call can make; those after argmax are made by passes, which ask first. */
 START_TEST(table_is_complete) {
-	for (uint16_t op = KNIT_OP_NONE + 1; op < KNIT_OP_COUNT; ++op)
+	for (uint16_t op = KNIT_OP_NONE + 1; op <= KNIT_OP_ARGMAX; ++op)
 		ck_assert_msg(bench_kernel(op, 0) != NULL, "no kernel for %s", knit__op(op)->name);
 	for (uint32_t i = 0; i < knit__cpu_kernel_count; ++i) {
 		ck_assert_ptr_nonnull(knit__cpu_kernels[i]->name);

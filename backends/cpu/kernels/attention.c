@@ -7,16 +7,19 @@
 #include <math.h>
 
 enum { Q, K, V, SEQ, POS };
-enum { SCALE, WINDOW };
+enum { SCALE, WINDOW, RING, SINKS };
 
 #define TILE KNIT_ATTENTION_TILE
 #define CHUNK KNIT_ATTENTION_CHUNK
 #define ROWS 16 /* of q that share a tile: tokens x query heads of a group, at least one token */
+#define SHARED 4 /* from so many rows on a tile is widened once for all of them */
 #define SPLIT_TOKENS 4 /* up to so many, the chunks of a token are units of their own */
 
 bool knit__attention_accepts(const knit_node_view *node) {
 	const knit_operand_view *const q = &node->in[Q], *const k = &node->in[K], *const v = &node->in[V];
 
+	if (node->attr[RING].i != 0 || node->attr[SINKS].i != 0)
+		return false;
 	return knit__f32_rows(q) && q->rank == 3 && knit__is_float(k->dtype) && k->rank == 4 && k->layout == 0 &&
 	       k->rows_contiguous && knit__is_float(v->dtype) && v->rank == 4 && v->layout == 0 && v->rows_contiguous &&
 	       knit__index_vector(&node->in[SEQ]) && knit__index_vector(&node->in[POS]) && knit__f32_dense(&node->out[0]);
@@ -155,71 +158,83 @@ static const char *cell(const knit_cpu_tensor *t, int64_t seq, int64_t p, int64_
 	return t->data + knit__bytes_of(t->dtype, seq * t->strides[0] + p * t->strides[1] + kv_head * t->strides[2]);
 }
 
-/* A tile of keys or values as the rows will read it: in place, or widened where several rows share it. */
+/* A tile of keys or values as the rows will read it: in place, or as f32 side by side where several rows share it (in
+ * place, rows a power of two apart would push each other out of the first cache). */
 typedef struct tile { const char *data; int64_t stride; knit_dtype dtype; } tile;
 
 static tile tile_get(const unit *u, const knit_cpu_tensor *t, int64_t seq, int64_t p, int64_t kv_head, bool shared) {
 	tile out = {cell(t, seq, p, kv_head), knit__bytes_of(t->dtype, t->strides[1]), t->dtype};
 
-	if (!shared || t->dtype == KNIT_F32)
+	if (!shared)
 		return out;
-	for (int64_t i = 0; i < TILE; ++i)
-		u->isa->widen(t->dtype, out.data + i * out.stride, u->wide + i * u->z.dim_padded, u->z.dim);
+	u->isa->widen(t->dtype, out.data, out.stride, TILE, u->z.dim, u->wide, u->z.dim_padded);
 	return (tile){(const char *)u->wide, u->z.dim_padded * 4, KNIT_F32};
 }
 
 static bool covers(const row *r, int64_t p) { return r->sees.first <= p && r->sees.last >= p + TILE - 1; }
 
-static void row_scores(const unit *u, const row *r, const tile *k, int64_t skip, int64_t count) {
-	u->isa->scores(k->dtype, r->q, k->data + skip * k->stride, k->stride, count, u->z.dim, r->scores);
+/* What row `i` of `count` asks for while it works: its share of the rows of the tile at p. */
+static knit_attention_ask ask_share(const unit *u, const knit_cpu_tensor *t, int64_t seq, int64_t p, int64_t last,
+                                    int64_t kv_head, int64_t i, int64_t count) {
+	const int64_t rows = knit__min(TILE, last - p + 1), first = rows * i / count;
+	const knit_attention_ask none = {0};
+
+	if (rows <= 0)
+		return none;
+	return (knit_attention_ask){cell(t, seq, p + first, kv_head), knit__bytes_of(t->dtype, t->strides[1]),
+	                            knit__bytes_of(t->dtype, u->z.dim), rows * (i + 1) / count - first};
 }
 
-static void row_mix(const unit *u, const row *r, const tile *v, int64_t skip, int64_t count) {
+static void row_scores(const unit *u, const row *r, const tile *k, int64_t skip, int64_t count,
+                       const knit_attention_ask *ask) {
+	u->isa->scores(k->dtype, r->q, k->data + skip * k->stride, k->stride, count, u->z.dim, r->scores, ask);
+}
+
+static void row_mix(const unit *u, const row *r, const tile *v, int64_t skip, int64_t count,
+                    const knit_attention_ask *ask) {
 	const float factor = u->isa->weigh(r->scores, count, u->scale, &r->chunk[0], &r->chunk[1]);
 
-	u->isa->mix(v->dtype, r->scores, factor, v->data + skip * v->stride, v->stride, count, u->z.dim, r->chunk + 16);
+	u->isa->mix(v->dtype, r->scores, factor, v->data + skip * v->stride, v->stride, count, u->z.dim, r->chunk + 16, ask);
 }
 
 /* Positions [p, p + TILE) for all rows: together where a row sees all of them, else only what it sees, so that no cell
- * that a token may not see can reach it. */
-static void tile_run(const unit *u, row *rows, int64_t count, int64_t seq, int64_t p, int64_t kv_head) {
+ * that a token may not see can reach it. Positions after that, up to `last`, come next. */
+static void tile_run(const unit *u, row *rows, int64_t count, int64_t seq, int64_t p, int64_t last, int64_t kv_head) {
 	const knit_cpu_tensor *const k = &u->s->in[K], *const v = &u->s->in[V];
-	int64_t whole = 0;
+	const knit_attention_ask none = {0};
+	int64_t whole = 0, done = 0;
 
 	for (int64_t i = 0; i < count; ++i)
 		whole += covers(&rows[i], p);
 	if (whole > 0) {
-		const tile keys = tile_get(u, k, seq, p, kv_head, whole > 1);
+		const tile keys = tile_get(u, k, seq, p, kv_head, whole >= SHARED);
 
-		for (int64_t i = 0; i < count; ++i)
-			if (covers(&rows[i], p))
-				row_scores(u, &rows[i], &keys, 0, TILE);
-		const tile values = tile_get(u, v, seq, p, kv_head, whole > 1);
+		for (int64_t i = 0; i < count; ++i) {
+			if (!covers(&rows[i], p))
+				continue;
+			const knit_attention_ask ask = ask_share(u, k, seq, p + TILE, last, kv_head, done++, whole);
+			row_scores(u, &rows[i], &keys, 0, TILE, &ask);
+		}
+		const tile values = tile_get(u, v, seq, p, kv_head, whole >= SHARED);
 
-		for (int64_t i = 0; i < count; ++i)
-			if (covers(&rows[i], p))
-				row_mix(u, &rows[i], &values, 0, TILE);
+		done = 0;
+		for (int64_t i = 0; i < count; ++i) {
+			if (!covers(&rows[i], p))
+				continue;
+			const knit_attention_ask ask = ask_share(u, v, seq, p + TILE, last, kv_head, done++, whole);
+			row_mix(u, &rows[i], &values, 0, TILE, &ask);
+		}
 	}
 	for (int64_t i = 0; i < count && whole < count; ++i) {
-		const int64_t first = knit__max(rows[i].sees.first, p), last = knit__min(rows[i].sees.last, p + TILE - 1);
+		const int64_t from = knit__max(rows[i].sees.first, p), to = knit__min(rows[i].sees.last, p + TILE - 1);
 
-		if (covers(&rows[i], p) || last < first)
+		if (covers(&rows[i], p) || to < from)
 			continue;
-		const tile keys = tile_get(u, k, seq, first, kv_head, false), values = tile_get(u, v, seq, first, kv_head, false);
+		const tile keys = tile_get(u, k, seq, from, kv_head, false), values = tile_get(u, v, seq, from, kv_head, false);
 
-		row_scores(u, &rows[i], &keys, 0, last - first + 1);
-		row_mix(u, &rows[i], &values, 0, last - first + 1);
+		row_scores(u, &rows[i], &keys, 0, to - from + 1, &none);
+		row_mix(u, &rows[i], &values, 0, to - from + 1, &none);
 	}
-}
-
-/* Asks memory for a tile: rows of one head lie too far apart for the processor to foresee. */
-static void tile_ask(const unit *u, const knit_cpu_tensor *t, int64_t seq, int64_t p, int64_t last, int64_t kv_head) {
-	const char *const data = cell(t, seq, p, kv_head);
-	const int64_t stride = knit__bytes_of(t->dtype, t->strides[1]), bytes = knit__bytes_of(t->dtype, u->z.dim);
-
-	for (int64_t i = 0; i < knit__min(TILE, last - p + 1); ++i)
-		for (int64_t b = 0; b < bytes; b += 64)
-			__builtin_prefetch(data + i * stride + b, 0, 2);
 }
 
 /* One chunk of positions for rows of one sequence, into their `chunk`. */
@@ -233,13 +248,8 @@ static void chunk_run(const unit *u, row *rows, int64_t count, int64_t seq, int6
 	}
 	first = knit__max(first, chunk * CHUNK) / TILE * TILE;
 	last = knit__min(last, chunk * CHUNK + CHUNK - 1);
-	for (int64_t p = first; p <= last; p += TILE) {
-		if (p + TILE <= last) {
-			tile_ask(u, &u->s->in[K], seq, p + TILE, last, kv_head);
-			tile_ask(u, &u->s->in[V], seq, p + TILE, last, kv_head);
-		}
-		tile_run(u, rows, count, seq, p, kv_head);
-	}
+	for (int64_t p = first; p <= last; p += TILE)
+		tile_run(u, rows, count, seq, p, last, kv_head);
 }
 
 static bool sees_chunk(const row *r, int64_t chunk) {

@@ -13,17 +13,37 @@
 #define KNIT_ATTENTION_TILE 32
 #define KNIT_ATTENTION_CHUNK 512
 
+/* Rows that a function should ask memory for while it computes, a quarter of them with every quarter of a tile. They
+ * lie too far apart for the processor to foresee; all at once they would only make it wait. */
+typedef struct knit_attention_ask {
+	const char *data; /* NULL: nothing */
+	int64_t stride, bytes, rows;
+} knit_attention_ask;
+
+/* Always inline: a compiler may take a function that only asks for a function that does nothing. */
+static inline __attribute__((always_inline)) void knit__attention_ask(const knit_attention_ask *ask,
+                                                                      int64_t p) {
+	if (!ask->data)
+		return;
+	for (int64_t i = p * ask->rows / KNIT_ATTENTION_TILE; i < (p + 8) * ask->rows / KNIT_ATTENTION_TILE; ++i)
+		for (int64_t b = 0; b < ask->bytes; b += 64)
+			__builtin_prefetch(ask->data + i * ask->stride + b, 0, 2);
+}
+
 typedef struct knit_attention_isa {
 	/* s[p] = sum of q[i] * k_p[i] for p < count <= TILE, k_p at p * k_stride bytes. s holds TILE floats, all may be
 	 * written. */
-	void (*scores)(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s);
+	void (*scores)(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
+	               const knit_attention_ask *ask);
 	/* s[p] becomes exp(scale * s[p] - max) with the new running maximum; returns what earlier sums must be multiplied
 	 * by. */
 	float (*weigh)(float *s, int64_t count, float scale, float *max, float *sum);
 	/* acc[i] = acc[i] * factor + sum of s[p] * v_p[i]. acc holds dim rounded up to 16. */
 	void (*mix)(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-	            float *acc);
-	void (*widen)(knit_dtype t, const char *src, float *dst, int64_t n);
+	            float *acc, const knit_attention_ask *ask);
+	/* count rows of dim elements as f32, dst_stride elements apart. */
+	void (*widen)(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
+	              int64_t dst_stride);
 } knit_attention_isa;
 
 bool knit__attention_accepts(const knit_node_view *node);

@@ -8,12 +8,13 @@
 
 /* Eight keys at a time; past the last one it is read again and the result not used. */
 KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count,
-                           int64_t dim, float *s) {
+                           int64_t dim, float *s, const knit_attention_ask *ask) {
 	for (int64_t p = 0; p < count; p += 8) {
 		const char *key[8];
 		__m256 acc[8];
 		int64_t i = 0;
 
+		knit__attention_ask(ask, p);
 		for (int j = 0; j < 8; ++j) {
 			key[j] = k + (p + j < count ? p + j : count - 1) * k_stride;
 			acc[j] = _mm256_setzero_ps();
@@ -35,13 +36,14 @@ KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, in
 	}
 }
 
-static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s) {
+static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
+                   const knit_attention_ask *ask) {
 	if (t == KNIT_F16)
-		scores_of(KNIT_F16, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_F16, q, k, k_stride, count, dim, s, ask);
 	else if (t == KNIT_BF16)
-		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s, ask);
 	else
-		scores_of(KNIT_F32, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_F32, q, k, k_stride, count, dim, s, ask);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -83,7 +85,7 @@ static float weigh(float *s, int64_t count, float scale, float *max, float *sum)
 
 /* `vectors` times 8 elements of all values; of the last one only `rest`, if that is not 0. */
 KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride,
-                          int64_t count, const int vectors, int64_t rest, float *acc) {
+                          int64_t count, const int vectors, int64_t rest, float *acc, const knit_attention_ask *ask) {
 	__m256 sum[8];
 
 	for (int j = 0; j < vectors; ++j)
@@ -91,6 +93,8 @@ KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, cons
 	for (int64_t p = 0; p < count; ++p) {
 		const __m256 weight = _mm256_set1_ps(s[p]);
 
+		if (p % 8 == 0)
+			knit__attention_ask(ask, p);
 		for (int j = 0; j < vectors; ++j)
 			sum[j] = _mm256_fmadd_ps(weight, rest ? knit__load8_some(t, v + p * v_stride, j * 8, rest)
 			                                      : knit__load8(t, v + p * v_stride, j * 8), sum[j]);
@@ -100,28 +104,29 @@ KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, cons
 }
 
 KNIT_INLINE void mix_of(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count,
-                        int64_t dim, float *acc) {
+                        int64_t dim, float *acc, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
 	const int64_t bytes = t == KNIT_F32 ? 4 : 2;
 	int64_t i = 0;
 
 	for (; i + 64 <= dim; i += 64)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, 0, acc + i, i ? &none : ask);
 	for (; i + 32 <= dim; i += 32)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, 0, acc + i, i ? &none : ask);
 	for (; i + 8 <= dim; i += 8)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, 0, acc + i, i ? &none : ask);
 	if (i < dim)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, dim - i, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, dim - i, acc + i, i ? &none : ask);
 }
 
 static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                float *acc) {
+                float *acc, const knit_attention_ask *ask) {
 	if (t == KNIT_F16)
-		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc, ask);
 	else if (t == KNIT_BF16)
-		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc, ask);
 	else
-		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc, ask);
 }
 
 KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64_t n) {
@@ -133,11 +138,16 @@ KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64
 		dst[i] = knit__load_float(t, src, i);
 }
 
-static void widen(knit_dtype t, const char *src, float *dst, int64_t n) {
-	if (t == KNIT_F16)
-		widen_of(KNIT_F16, src, dst, n);
-	else
-		widen_of(KNIT_BF16, src, dst, n);
+static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
+                  int64_t dst_stride) {
+	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
+		if (t == KNIT_F16)
+			widen_of(KNIT_F16, src, dst, dim);
+		else if (t == KNIT_BF16)
+			widen_of(KNIT_BF16, src, dst, dim);
+		else
+			widen_of(KNIT_F32, src, dst, dim);
+	}
 }
 
 static const knit_attention_isa isa = {scores, weigh, mix, widen};

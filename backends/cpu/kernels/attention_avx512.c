@@ -8,12 +8,13 @@
 
 /* Eight keys at a time; past the last one it is read again and the result not used. */
 KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count,
-                           int64_t dim, float *s) {
+                           int64_t dim, float *s, const knit_attention_ask *ask) {
 	for (int64_t p = 0; p < count; p += 8) {
 		const char *key[8];
 		__m512 acc[8];
 		int64_t i = 0;
 
+		knit__attention_ask(ask, p);
 		for (int j = 0; j < 8; ++j) {
 			key[j] = k + (p + j < count ? p + j : count - 1) * k_stride;
 			acc[j] = _mm512_setzero_ps();
@@ -35,22 +36,28 @@ KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, in
 	}
 }
 
-static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s) {
+static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
+                   const knit_attention_ask *ask) {
 	if (t == KNIT_F16)
-		scores_of(KNIT_F16, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_F16, q, k, k_stride, count, dim, s, ask);
 	else if (t == KNIT_BF16)
-		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s, ask);
 	else
-		scores_of(KNIT_F32, q, k, k_stride, count, dim, s);
+		scores_of(KNIT_F32, q, k, k_stride, count, dim, s, ask);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
+/* By halves, as they were stored: a load that spans two stores would wait for both to reach the cache. */
+KNIT_INLINE __m512 load_scores(const float *s) {
+	return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(s)), _mm256_loadu_ps(s + 8), 1);
+}
+
 static float weigh(float *s, int64_t count, float scale, float *max, float *sum) {
 	const __mmask16 low = knit__first16(count < 16 ? count : 16), high = knit__first16(count < 16 ? 0 : count - 16);
 	const __m512 least = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(scale);
-	const __m512 a = _mm512_mask_mul_ps(least, low, _mm512_maskz_loadu_ps(low, s), factor);
-	const __m512 b = _mm512_mask_mul_ps(least, high, _mm512_maskz_loadu_ps(high, s + 16), factor);
+	const __m512 a = _mm512_mask_mul_ps(least, low, load_scores(s), factor);
+	const __m512 b = _mm512_mask_mul_ps(least, high, load_scores(s + 16), factor);
 	const float tile_max = _mm512_reduce_max_ps(_mm512_max_ps(a, b)), new_max = tile_max > *max ? tile_max : *max;
 	const __m512 base = _mm512_set1_ps(new_max == -INFINITY ? 0 : new_max);
 	const __m512 pa = _mm512_maskz_mov_ps(low, knit__exp16(_mm512_sub_ps(a, base)));
@@ -68,7 +75,7 @@ static float weigh(float *s, int64_t count, float scale, float *max, float *sum)
 
 /* `vectors` times 16 elements of all values; `rest` masks the last one. */
 KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride,
-                          int64_t count, const int vectors, const bool whole, __mmask16 rest, float *acc) {
+                          int64_t count, const int vectors, const bool whole, __mmask16 rest, float *acc, const knit_attention_ask *ask) {
 	__m512 sum[8];
 
 	for (int j = 0; j < vectors; ++j)
@@ -76,6 +83,8 @@ KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, cons
 	for (int64_t p = 0; p < count; ++p) {
 		const __m512 weight = _mm512_set1_ps(s[p]);
 
+		if (p % 8 == 0)
+			knit__attention_ask(ask, p);
 		for (int j = 0; j < vectors; ++j)
 			sum[j] = _mm512_fmadd_ps(weight, whole ? knit__load16_all(t, v + p * v_stride, j * 16)
 			                                       : knit__load16(t, v + p * v_stride, j * 16, rest), sum[j]);
@@ -85,43 +94,50 @@ KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, cons
 }
 
 KNIT_INLINE void mix_of(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count,
-                        int64_t dim, float *acc) {
+                        int64_t dim, float *acc, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
 	const int64_t bytes = t == KNIT_F32 ? 4 : 2;
 	int64_t i = 0;
 
 	for (; i + 128 <= dim; i += 128)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, true, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, true, 0, acc + i, i ? &none : ask);
 	for (; i + 64 <= dim; i += 64)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, true, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, true, 0, acc + i, i ? &none : ask);
 	for (; i + 16 <= dim; i += 16)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, true, 0, acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, true, 0, acc + i, i ? &none : ask);
 	if (i < dim)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, false, knit__first16(dim - i), acc + i);
+		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, false, knit__first16(dim - i), acc + i, i ? &none : ask);
 }
 
 static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                float *acc) {
+                float *acc, const knit_attention_ask *ask) {
 	if (t == KNIT_F16)
-		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc, ask);
 	else if (t == KNIT_BF16)
-		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc, ask);
 	else
-		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc);
+		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc, ask);
 }
 
 KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64_t n) {
-	for (int64_t i = 0; i < n; i += 16) {
-		const __mmask16 mask = knit__first16(n - i < 16 ? n - i : 16);
+	int64_t i = 0;
 
-		_mm512_mask_storeu_ps(dst + i, mask, knit__load16(t, src, i, mask));
-	}
+	for (; i + 16 <= n; i += 16)
+		_mm512_storeu_ps(dst + i, knit__load16_all(t, src, i));
+	if (i < n)
+		_mm512_mask_storeu_ps(dst + i, knit__first16(n - i), knit__load16(t, src, i, knit__first16(n - i)));
 }
 
-static void widen(knit_dtype t, const char *src, float *dst, int64_t n) {
-	if (t == KNIT_F16)
-		widen_of(KNIT_F16, src, dst, n);
-	else
-		widen_of(KNIT_BF16, src, dst, n);
+static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
+                  int64_t dst_stride) {
+	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
+		if (t == KNIT_F16)
+			widen_of(KNIT_F16, src, dst, dim);
+		else if (t == KNIT_BF16)
+			widen_of(KNIT_BF16, src, dst, dim);
+		else
+			widen_of(KNIT_F32, src, dst, dim);
+	}
 }
 
 static const knit_attention_isa isa = {scores, weigh, mix, widen};

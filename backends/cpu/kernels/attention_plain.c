@@ -7,33 +7,42 @@
 #include <math.h>
 
 #define LANES 8
-#define INLINE static inline __attribute__((always_inline))
+#define PIECE 64 /* elements that are widened at a time: a multiple of LANES */
 
-INLINE float dot(const knit_dtype t, const float *q, const char *k, int64_t dim) {
-	float lanes[LANES] = {0};
-	int64_t i = 0;
+/* Elements [at, at + n) of a row as f32. */
+static const float *widened(knit_dtype t, const char *row, int64_t at, int64_t n, float *piece) {
+	const char *const src = row + knit__bytes_of(t, at);
 
-	for (; i + LANES <= dim; i += LANES)
-		for (int64_t l = 0; l < LANES; ++l)
-			lanes[l] += q[i + l] * knit__load_float(t, k, i + l);
-	for (; i < dim; ++i)
-		lanes[i % LANES] += q[i] * knit__load_float(t, k, i);
+	if (t == KNIT_F32 && (uintptr_t)src % sizeof(float) == 0)
+		return (const float *)(const void *)src;
+	knit__floats_to_f32(t, src, piece, n);
+	return piece;
+}
+
+static float dot(knit_dtype t, const float *q, const char *k, int64_t dim) {
+	float lanes[LANES] = {0}, piece[PIECE];
+
+	for (int64_t at = 0; at < dim; at += PIECE) {
+		const int64_t n = knit__min(PIECE, dim - at);
+		const float *const x = widened(t, k, at, n, piece);
+		int64_t i = 0;
+
+		for (; i + LANES <= n; i += LANES)
+			for (int64_t l = 0; l < LANES; ++l)
+				lanes[l] += q[at + i + l] * x[i + l];
+		for (; i < n; ++i)
+			lanes[i % LANES] += q[at + i] * x[i];
+	}
 	return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
-INLINE void scores_of(const knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim,
-                      float *s) {
-	for (int64_t p = 0; p < count; ++p)
+static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
+                   const knit_attention_ask *ask) {
+	for (int64_t p = 0; p < count; ++p) {
+		if (p % 8 == 0)
+			knit__attention_ask(ask, p);
 		s[p] = dot(t, q, k + p * k_stride, dim);
-}
-
-static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s) {
-	if (t == KNIT_F16)
-		scores_of(KNIT_F16, q, k, k_stride, count, dim, s);
-	else if (t == KNIT_BF16)
-		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s);
-	else
-		scores_of(KNIT_F32, q, k, k_stride, count, dim, s);
+	}
 }
 
 static float weigh(float *s, int64_t count, float scale, float *max, float *sum) {
@@ -55,26 +64,35 @@ static float weigh(float *s, int64_t count, float scale, float *max, float *sum)
 	return factor;
 }
 
-INLINE void mix_of(const knit_dtype t, const float *s, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                   float *restrict acc) {
-	for (int64_t p = 0; p < count; ++p)
-		for (int64_t i = 0; i < dim; ++i)
-			acc[i] += s[p] * knit__load_float(t, v + p * v_stride, i);
+static void add_scaled(const float *restrict x, float factor, float *restrict acc, int64_t n) {
+	for (int64_t i = 0; i < n; ++i)
+		acc[i] += factor * x[i];
 }
 
 static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                float *acc) {
+                float *acc, const knit_attention_ask *ask) {
+	float piece[PIECE];
+
 	for (int64_t i = 0; i < dim; ++i)
 		acc[i] *= factor;
-	if (t == KNIT_F16)
-		mix_of(KNIT_F16, s, v, v_stride, count, dim, acc);
-	else if (t == KNIT_BF16)
-		mix_of(KNIT_BF16, s, v, v_stride, count, dim, acc);
-	else
-		mix_of(KNIT_F32, s, v, v_stride, count, dim, acc);
+	for (int64_t p = 0; p < count; ++p) {
+		if (p % 8 == 0)
+			knit__attention_ask(ask, p);
+		for (int64_t at = 0; at < dim; at += PIECE) {
+			const int64_t n = knit__min(PIECE, dim - at);
+
+			add_scaled(widened(t, v + p * v_stride, at, n, piece), s[p], acc + at, n);
+		}
+	}
 }
 
-static const knit_attention_isa isa = {scores, weigh, mix, knit__floats_to_f32};
+static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
+                  int64_t dst_stride) {
+	for (int64_t i = 0; i < count; ++i)
+		knit__floats_to_f32(t, src + i * src_stride, dst + i * dst_stride, dim);
+}
+
+static const knit_attention_isa isa = {scores, weigh, mix, widen};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);

@@ -15,10 +15,17 @@
 /* Adding it leaves the nearest integer in the low bits of the sum. */
 #define KNIT__ROUND 12582912.0f
 
+/* a where it is not below b, else b; a NaN stays. In bits: a choice between two floats would be a branch to compilers. */
+static inline float knit__at_least(float a, float b) {
+	const uint32_t below = -(uint32_t)(a < b);
+
+	return knit__as_float((knit__as_bits(a) & ~below) | (knit__as_bits(b) & below));
+}
+
 /* exp x = 2^n exp r, |r| <= ln 2 / 2; the series to r^7 / 7! leaves 5e-9. 2^n is applied in two halves, so that neither
  * overflows and a denormal result is rounded once. */
 static inline float knit__expf(float x) {
-	const float low = x < KNIT__EXP_LO ? KNIT__EXP_LO : x, c = low > KNIT__EXP_HI ? KNIT__EXP_HI : low;
+	const float c = -knit__at_least(-knit__at_least(x, KNIT__EXP_LO), -KNIT__EXP_HI);
 	const float t = c * KNIT__LOG2E + KNIT__ROUND, n = t - KNIT__ROUND;
 	const float r = (c - n * KNIT__LN2_HI) - n * KNIT__LN2_LO;
 	const uint32_t e = knit__as_bits(t) - knit__as_bits(KNIT__ROUND); /* n as two's complement */

@@ -18,12 +18,16 @@ static inline uint32_t knit__as_bits(float f) {
 	return u;
 }
 
-/* The 15 magnitude bits, moved to f32's places, are the number times 2^-112, denormals included. */
+/* All ones where a >= b; both below 2^31, where the signed comparison is the one that every vector unit has. */
+static inline uint32_t knit__mask_ge(uint32_t a, uint32_t b) { return -(uint32_t)((int32_t)a >= (int32_t)b); }
+
+/* The 15 magnitude bits, moved to f32's places, are the number times 2^-112, denormals included; infinity and NaN come
+ * out as numbers with the right fraction. */
 static inline float knit__half_load(uint16_t h) {
 	const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, sign = (uint32_t)(h & 0x8000) << 16;
-	const uint32_t finite = knit__as_bits(knit__as_float(magnitude) * 0x1p112f);
+	const uint32_t bits = knit__as_bits(knit__as_float(magnitude) * 0x1p112f);
 
-	return knit__as_float((magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : finite) | sign);
+	return knit__as_float(bits | (knit__mask_ge(magnitude, 0x0f800000) & 0x7f800000) | sign);
 }
 
 /* Round to nearest even. Normal: add just under half of the last kept place. Denormal: the sum with 0.5 has its last
@@ -32,10 +36,11 @@ static inline uint16_t knit__half_store(float f) {
 	const uint32_t bits = knit__as_bits(f), a = bits & 0x7fffffff;
 	const uint32_t normal = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;
 	const uint32_t denormal = knit__as_bits(knit__as_float(a) + 0.5f) - 0x3f000000;
-	const uint32_t special = a > 0x7f800000 ? 0x7e00 : 0x7c00;
-	const uint32_t finite = a >= 0x38800000 ? normal : denormal;
+	const uint32_t special = 0x7c00 | (knit__mask_ge(a, 0x7f800001) & 0x200);
+	const uint32_t is_normal = knit__mask_ge(a, 0x38800000), is_special = knit__mask_ge(a, 0x47800000);
+	const uint32_t finite = (normal & is_normal) | (denormal & ~is_normal);
 
-	return (uint16_t)((a >= 0x47800000 ? special : finite) | (bits >> 16 & 0x8000));
+	return (uint16_t)((finite & ~is_special) | (special & is_special) | (bits >> 16 & 0x8000));
 }
 
 static inline float knit__brain_load(uint16_t h) { return knit__as_float((uint32_t)h << 16); }
@@ -44,7 +49,9 @@ static inline uint16_t knit__brain_store(float f) {
 	const uint32_t bits = knit__as_bits(f);
 	const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 
-	return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
+	const uint32_t is_nan = knit__mask_ge(bits & 0x7fffffff, 0x7f800001);
+
+	return (uint16_t)((rounded & ~is_nan) | ((bits >> 16 | 0x40) & is_nan));
 }
 
 /* Mapped files promise no alignment. */

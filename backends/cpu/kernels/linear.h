@@ -23,6 +23,7 @@ typedef struct knit_linear_tile_args {
 	float *out;
 	int64_t out_stride;                   /* elements from one row of x to the next */
 	bool add;                             /* to what out holds; set from the second span on */
+	bool brief;                           /* few weights: nothing to ask memory for beyond them */
 } knit_linear_tile_args;
 
 typedef void (*knit_linear_tile)(const knit_linear_tile_args *a);
@@ -40,6 +41,28 @@ typedef struct knit_linear_isa {
 	/* Quantised weights: one row of x to scratch. */
 	void (*quantise)(const float *x, int64_t k, int32_t bias, char *row);
 } knit_linear_isa;
+
+/* A variant's tables, one per weight type. */
+typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0; } knit_linear_level;
+extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512;
+const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight);
+
+/* rows x columns outputs of one unit of work. */
+typedef struct knit_linear_block {
+	const knit_linear_isa *isa;
+	const char *x[KNIT_LINEAR_ROWS]; /* f32 rows, or rows in scratch where the weights are quantised */
+	int64_t rows, columns, k;
+	const char *w;                   /* the first weight row */
+	int64_t w_stride;                /* bytes */
+	float *out;
+	int64_t out_stride;
+	bool add, brief;                 /* as in knit_linear_tile_args */
+} knit_linear_block;
+void knit__linear_block(const knit_linear_block *b);
+/* Columns that a unit takes of a step of so many rows. */
+int64_t knit__linear_unit_columns(int64_t rows);
+/* One row of x to scratch, as weights of isa's type need it. */
+void knit__linear_quantise_row(const knit_linear_isa *isa, const float *x, int64_t k, char *row);
 
 /* A quantised row of x: k_padded int8 q; then k_padded / 4 int32, minus `bias` times the sum of q by fours (what makes
  * up for weights stored with a bias added, in the lanes of an int8 dot product); then k_padded / 32 float scales.
@@ -62,10 +85,13 @@ static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int
 static inline int64_t knit__linear_ahead(const knit_linear_tile_args *a, int columns) {
 	const int64_t tile = a->w_stride * columns, wanted = 48 << 10;
 
+	if (a->brief)
+		return 0;
 	return tile >= wanted || tile <= 0 ? tile : (wanted / tile + 1) * tile;
 }
-/* The address may lie outside the matrix: it is only a hint, nothing is read through it. */
-static inline void knit__prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
+/* The address may lie outside the matrix: it is only a hint, nothing is read through it. Always inline: a compiler may
+ * take a function that only asks for a function that does nothing. */
+static inline __attribute__((always_inline)) void knit__prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
 
 /* One block of 32 as every variant must quantise it: q = round(x * 127 / max|x|), scale = max|x| / 127. Blocks with a
  * NaN or an infinity get the scale NaN; variants hand them, and blocks too small for f32's 127 / max, to this. */
@@ -114,6 +140,7 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 	KNIT_LINEAR_KERNEL(f16, suffix, level) \
 	KNIT_LINEAR_KERNEL(bf16, suffix, level) \
 	KNIT_LINEAR_QUANTISED_KERNEL(q8_0, suffix, level) \
-	KNIT_LINEAR_QUANTISED_KERNEL(q4_0, suffix, level)
+	KNIT_LINEAR_QUANTISED_KERNEL(q4_0, suffix, level) \
+	const knit_linear_level knit__linear_level_##suffix = {&isa_f32, &isa_f16, &isa_bf16, &isa_q8_0, &isa_q4_0};
 
 #endif
