@@ -18,17 +18,6 @@ knit_status knit_graph_status(const knit_graph *g, knit_diag *diag) {
 	return g->diag.status;
 }
 
-void knit__build_fail(knit_graph *g, const char *op, knit_status status, const char *fmt, ...) {
-	const char *origin = knit__strings_get(&g->strings, g->origin);
-	char text[sizeof g->diag.text];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(text, sizeof text, fmt, args);
-	va_end(args);
-	knit__fail(&g->diag, status, 0, "%s%s%s: %s", op, *origin ? " at " : "", origin, text);
-}
-
 bool knit__build_check(knit_graph *g, const char *op, const char *operand, knit_tensor t) {
 	if (t.id && t.id < g->value_count)
 		return true;

@@ -1,4 +1,4 @@
-/* Owns the making, changing and asking of the IR's arrays. Knows ops only through op_def.h. */
+/* Owns the life of a graph and the making of storages, values and nodes. Knows ops only through op_def.h. */
 #include "context.h"
 #include "op_def.h"
 #include "weights.h"
@@ -156,6 +156,17 @@ uint32_t knit__view_add(knit_graph *g, uint32_t of, uint8_t rank, const knit_dim
 	return value_add(g, &v);
 }
 
+void knit__build_fail(knit_graph *g, const char *op, knit_status status, const char *fmt, ...) {
+	const char *origin = knit__strings_get(&g->strings, g->origin);
+	char text[sizeof g->diag.text];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	knit__fail(&g->diag, status, 0, "%s%s%s: %s", op, *origin ? " at " : "", origin, text);
+}
+
 bool knit__infer_fail(knit_infer *c, knit_status status, const char *fmt, ...) {
 	char text[sizeof c->diag->text];
 	va_list args;
@@ -166,33 +177,6 @@ bool knit__infer_fail(knit_infer *c, knit_status status, const char *fmt, ...) {
 	knit__fail(c->diag, status, 0, "%s%s%s: %s", c->op, *c->origin ? " at " : "", c->origin, text);
 	return false;
 }
-
-static void shape_text(const knit_graph *g, const knit_value *v, char *out, size_t size) {
-	int at = snprintf(out, size, "%s [", knit_dtype_name(v->dtype));
-
-	for (int i = 0; i < v->rank && at >= 0 && (size_t)at < size; ++i) {
-		char dim[64];
-
-		knit__dim_text(&g->exprs, &g->strings, v->dims[i], dim, sizeof dim);
-		at += snprintf(out + at, size - (size_t)at, "%s%s", i ? ", " : "", dim);
-	}
-	if (at >= 0 && (size_t)at < size)
-		snprintf(out + at, size - (size_t)at, "]");
-}
-
-knit_shape_text knit__infer_shape(const knit_infer *c, const knit_value *v) {
-	knit_shape_text t = {"none"};
-
-	if (v)
-		shape_text(c->graph, v, t.text, sizeof t.text);
-	return t;
-}
-
-void knit__value_text(const knit_graph *g, uint32_t id, char *out, size_t size) {
-	shape_text(g, &g->values[id], out, size);
-}
-
-const char *knit__origin_text(const knit_graph *g, const knit_node *n) { return knit__strings_get(&g->strings, n->origin); }
 
 /* The state slot on a storage; NULL if the storage is no state. */
 static knit_state_slot *state_slot(knit_graph *g, uint32_t storage) {
@@ -258,244 +242,4 @@ uint32_t knit__node_add(knit_graph *g, uint16_t op, uint32_t in_count, const uin
 	g->order[g->order_count++] = id;
 	g->node_count++;
 	return id;
-}
-
-/* ---- changing ---------------------------------------------------------------------------------------------------- */
-
-/* Where a view of `from` (whole, contiguous) lies when `from` is replaced by `to`: the same strides, moved. */
-static bool can_move_views(const knit_graph *g, uint32_t from, uint32_t to) {
-	if (knit__value_contiguous(g, to))
-		return true;
-	for (uint32_t i = 1; i < g->value_count; ++i)
-		if (g->values[i].view_of == from)
-			return false;
-	return true;
-}
-
-bool knit__replace_uses(knit_graph *g, uint32_t from, uint32_t to) {
-	if (from == to)
-		return true;
-	if (!can_move_views(g, from, to))
-		return false;
-
-	const uint32_t root = knit__value_root(g, to);
-	for (uint32_t i = 1; i < g->value_count; ++i) {
-		knit_value *v = &g->values[i];
-
-		if (v->view_of != from || i == to)
-			continue;
-		knit_dim offset;
-		if (knit__expr_add(&g->exprs, v->offset, g->values[to].offset, &offset, &g->diag) != KNIT_OK)
-			return false;
-		v->offset = offset;
-		v->view_of = root;
-		v->storage = g->values[to].storage;
-		v->version = g->values[to].version;
-	}
-	for (uint32_t i = 1; i < g->node_count; ++i)
-		for (uint32_t j = 0; j < g->nodes[i].in_count; ++j)
-			if (g->nodes[i].op != KNIT_OP_NONE && g->nodes[i].in[j] == from)
-				g->nodes[i].in[j] = to;
-	for (uint32_t i = 0; i < g->output_count; ++i)
-		if (g->outputs[i].value == from)
-			g->outputs[i].value = to;
-	for (uint32_t i = 0; i < g->state_count; ++i)
-		if (g->states[i].current == from)
-			g->states[i].current = to;
-	return true;
-}
-
-void knit__node_remove(knit_graph *g, uint32_t node) {
-	uint32_t kept = 0;
-
-	g->nodes[node].op = KNIT_OP_NONE;
-	for (uint32_t i = 0; i < g->order_count; ++i)
-		if (g->order[i] != node)
-			g->order[kept++] = g->order[i];
-	g->order_count = kept;
-}
-
-/* Marks value v, what it is a view of, and the whole value of its storage. */
-static void mark(const knit_graph *g, uint32_t *map, uint32_t v) {
-	if (!v)
-		return;
-	map[v] = 1;
-	map[knit__value_root(g, v)] = 1;
-	map[g->storages[g->values[v].storage].value] = 1;
-}
-
-static uint32_t number(uint32_t *map, uint32_t count) {
-	uint32_t next = 1;
-
-	for (uint32_t i = 1; i < count; ++i)
-		map[i] = map[i] ? next++ : 0;
-	return next;
-}
-
-knit_status knit__graph_compact(knit_graph *g) {
-	const uint32_t total = g->value_count + g->storage_count + g->node_count;
-	uint32_t *map = knit__alloc_array(g->a, total, sizeof *map);
-	uint32_t *values = map, *storages = map ? map + g->value_count : NULL, *nodes = map ? storages + g->storage_count : NULL;
-
-	if (!map)
-		return knit__fail_memory(&g->diag, "compacting the graph", total * sizeof *map);
-	for (uint32_t i = 1; i < g->node_count; ++i) {
-		if (g->nodes[i].op == KNIT_OP_NONE)
-			continue;
-		nodes[i] = 1;
-		for (uint32_t j = 0; j < g->nodes[i].in_count; ++j)
-			mark(g, values, g->nodes[i].in[j]);
-		for (uint32_t j = 0; j < g->nodes[i].out_count; ++j)
-			mark(g, values, g->nodes[i].out[j]);
-	}
-	for (uint32_t i = 0; i < g->input_count; ++i)
-		mark(g, values, g->inputs[i].value);
-	for (uint32_t i = 0; i < g->output_count; ++i)
-		mark(g, values, g->outputs[i].value);
-	for (uint32_t i = 0; i < g->state_count; ++i)
-		mark(g, values, g->states[i].current);
-	for (uint32_t i = 1; i < g->value_count; ++i)
-		if (values[i])
-			storages[g->values[i].storage] = 1;
-
-	const uint32_t node_count = number(nodes, g->node_count), value_count = number(values, g->value_count);
-	const uint32_t storage_count = number(storages, g->storage_count);
-	for (uint32_t i = 1; i < g->node_count; ++i) {
-		if (!nodes[i])
-			continue;
-		knit_node *n = &g->nodes[nodes[i]];
-		*n = g->nodes[i];
-		for (uint32_t j = 0; j < n->in_count; ++j)
-			n->in[j] = values[n->in[j]];
-		for (uint32_t j = 0; j < n->out_count; ++j)
-			n->out[j] = values[n->out[j]];
-	}
-	for (uint32_t i = 1; i < g->value_count; ++i) {
-		if (!values[i])
-			continue;
-		knit_value *v = &g->values[values[i]];
-		*v = g->values[i];
-		v->storage = storages[v->storage];
-		v->producer = nodes[v->producer];
-		v->view_of = values[v->view_of];
-	}
-	for (uint32_t i = 1; i < g->storage_count; ++i) {
-		if (!storages[i])
-			continue;
-		g->storages[storages[i]] = g->storages[i];
-		g->storages[storages[i]].value = values[g->storages[i].value];
-	}
-	for (uint32_t i = 0; i < g->order_count; ++i)
-		g->order[i] = nodes[g->order[i]];
-	for (uint32_t i = 0; i < g->input_count; ++i)
-		g->inputs[i].value = values[g->inputs[i].value];
-	for (uint32_t i = 0; i < g->output_count; ++i)
-		g->outputs[i].value = values[g->outputs[i].value];
-	for (uint32_t i = 0; i < g->state_count; ++i) {
-		g->states[i].storage = storages[g->states[i].storage];
-		g->states[i].current = values[g->states[i].current];
-	}
-	g->node_count = node_count;
-	g->value_count = value_count;
-	g->storage_count = storage_count;
-	knit__free(g->a, map, total * sizeof *map);
-	return KNIT_OK;
-}
-
-/* ---- asking ------------------------------------------------------------------------------------------------------ */
-
-knit_status knit__strides_contiguous(knit_graph *g, uint8_t rank, const knit_dim *dims, knit_dim *strides) {
-	knit_dim stride = {1};
-
-	for (int i = rank - 1; i >= 0; --i) {
-		strides[i] = stride;
-		if (i > 0 && knit__expr_product(&g->exprs, stride, dims[i], &stride, &g->diag) != KNIT_OK)
-			return g->diag.status;
-	}
-	return KNIT_OK;
-}
-
-bool knit__value_contiguous(const knit_graph *g, uint32_t id) {
-	const knit_value *v = &g->values[id];
-	const knit_expr *scaled; /* the running stride: scale * dim, where at most one dim is symbolic */
-	int64_t number = 1;
-	knit_dim symbolic = {1};
-
-	for (int i = v->rank - 1; i >= 0; --i) {
-		if (v->dims[i].v != 1) {
-			const knit_expr *have = knit__expr_get(&g->exprs, v->strides[i]);
-
-			scaled = knit__expr_get(&g->exprs, symbolic);
-			if (!scaled) {
-				if (v->strides[i].v != number)
-					return false;
-			} else {
-				if (!have || have->terms != scaled->terms || have->k0 != scaled->k0 * number)
-					return false;
-				for (int t = 0; t < have->terms; ++t)
-					if (have->sym[t] != scaled->sym[t] || have->k[t] != scaled->k[t] * number)
-						return false;
-			}
-		}
-		if (i == 0)
-			break;
-		if (knit__dim_is_number(v->dims[i])) {
-			if (!knit__mul_i64(number, v->dims[i].v, &number))
-				return false;
-		} else if (knit__dim_is_number(symbolic)) {
-			symbolic = v->dims[i];
-		} else {
-			return false;
-		}
-	}
-	return true;
-}
-
-bool knit__value_rows_contiguous(const knit_graph *g, uint32_t id) {
-	const knit_value *v = &g->values[id];
-
-	return v->rank == 0 || v->strides[v->rank - 1].v == 1 || v->dims[v->rank - 1].v == 1;
-}
-
-bool knit__value_max_elements(const knit_graph *g, const knit_bounds *b, uint32_t id, uint64_t *out) {
-	const knit_value *v = &g->values[id];
-
-	*out = 1;
-	for (int i = 0; i < v->rank; ++i)
-		if (!knit__mul_u64(*out, (uint64_t)knit__dim_hi(&g->exprs, b, v->dims[i]), out))
-			return false;
-	return *out <= INT64_MAX;
-}
-
-bool knit__storage_max_bytes(const knit_graph *g, const knit_bounds *b, uint32_t storage, uint64_t *out) {
-	const knit_value *v = &g->values[g->storages[storage].value];
-	const knit_dtype_info *info = knit__dtype_info(v->dtype);
-	uint64_t elements;
-
-	/* Blocks lie along the innermost dimension, so that one must hold whole ones. */
-	if (!info || (info->is_block && (v->rank == 0 || v->dims[v->rank - 1].v < 0 ||
-	                                 v->dims[v->rank - 1].v % info->block_elements != 0)))
-		return false;
-	return knit__value_max_elements(g, b, g->storages[storage].value, &elements) &&
-	       knit__dtype_bytes(v->dtype, elements, out) && *out <= INT64_MAX;
-}
-
-void knit__count_uses(const knit_graph *g, uint32_t *uses) {
-	memset(uses, 0, g->value_count * sizeof *uses);
-	for (uint32_t i = 0; i < g->order_count; ++i) {
-		const knit_node *n = &g->nodes[g->order[i]];
-
-		for (uint32_t j = 0; j < n->in_count; ++j) {
-			if (!n->in[j])
-				continue;
-			uses[n->in[j]]++;
-			if (g->values[n->in[j]].view_of)
-				uses[g->values[n->in[j]].view_of]++;
-		}
-	}
-	for (uint32_t i = 0; i < g->output_count; ++i) {
-		uses[g->outputs[i].value]++;
-		if (g->values[g->outputs[i].value].view_of)
-			uses[g->values[g->outputs[i].value].view_of]++;
-	}
 }
