@@ -25,9 +25,11 @@ typedef enum knit_op {
 	KNIT_OP_COPY,         /* x, any strides -> the same, contiguous */
 	KNIT_OP_CAST,         /* x; attr dtype */
 	KNIT_OP_ARGMAX,       /* x [R, n] -> i32 [R] */
+	KNIT_OP_LORA_SELECT,  /* x [tokens, k], A [count, r, k], B [count, n, r], adapter_of_sequence [sequences], seq [tokens];
+	                       * attr s -> s (x A'^T) B'^T with the A' and B' of the token's sequence */
 	/* Made by passes only. They keep their operands' own storages: no weight is ever copied or stacked. The operands
 	 * adapter_of_sequence [sequences], seq [tokens] (i32, both or none) choose an adapter per token; A and B are then
-	 * [count, r, k] and [count, n, r]. Operand numbers: ops/fused.h. */
+	 * [count, r, k] and [count, n, r]. Operand numbers: fused.h. */
 	KNIT_OP_LINEAR_LORA,  /* x, W, A?, B?, bias?, residual?, adapter_of_sequence?, seq?; attr s
 	                       * -> x W^T + s (x A^T) B^T + bias + residual */
 	KNIT_OP_LINEAR_GROUP, /* x, then (W, A?, B?) three times, the last may be absent, adapter_of_sequence?, seq?;
@@ -37,7 +39,7 @@ typedef enum knit_op {
 	KNIT_OP_ADD_RMS_NORM, /* a, b [R, n], gain [n]; attr eps -> a + b, rms_norm(a + b) */
 	KNIT_OP_KV_WRITE,     /* k_state, v_state, q, k [tokens, heads, head_dim], v, seq, pos; attrs theta, rotary, layout, ring,
 	                       * sinks -> next k_state, next v_state, q rotated; k is rotated on its way */
-	KNIT_OP_MAP,          /* 1 to 4 operands, of one shape or vectors; attrs: a program, see ops/fused.h */
+	KNIT_OP_MAP,          /* 1 to 4 operands, of one shape or vectors; attrs: a program, see fused.h */
 	KNIT_OP_COUNT
 } knit_op;
 

@@ -32,8 +32,9 @@ static bool check_rows(knit_infer *c, uint32_t rows, const char *name, uint32_t 
 	if (!knit__op_check_f32(c, rows, name, 2, 3))
 		return false;
 	if (have < 0 || have != need)
-		return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s %s and its state %s: needs [tokens, ...] for [sequences, cells, ...]",
-								name, knit__infer_shape(c, c->in[rows]).text, knit__infer_shape(c, c->in[state]).text);
+		return knit__infer_fail(c, KNIT_ERR_SHAPE,
+								"%s %s and its state %s: needs [tokens, ...] for [sequences, cells, ...]", name,
+								knit__infer_shape(c, c->in[rows]).text, knit__infer_shape(c, c->in[state]).text);
 	if (knit__dim_equal(c->in[rows]->dims[0], c->in[KNIT_KV_Q]->dims[0]))
 		return true;
 	return knit__infer_fail(c, KNIT_ERR_SHAPE, "%s %s and q %s: needs the same tokens", name,
@@ -107,18 +108,6 @@ static double turned(const knit_attr *attr, const double *x, int64_t i, double p
 	return second ? a * sin(angle) + b * cos(angle) : a * cos(angle) - b * sin(angle);
 }
 
-/* The cell of a position; -1 where there is none. */
-static int64_t cell_of(const knit_attr *attr, double pos, int64_t cells) {
-	const int64_t ring = attr[KNIT_KV_RING].i, sinks = attr[KNIT_KV_SINKS].i;
-
-	if (!(pos >= 0 && pos < 9.0e15))
-		return -1;
-	const int64_t p = (int64_t)pos;
-	if (ring && p >= sinks)
-		return sinks + (p - sinks) % ring;
-	return p < cells ? p : -1;
-}
-
 /* Writes one row to its cell, rounded to the state's type block by block; turned head by head if head_dim is not 0. */
 static void write_cell(const knit_attr *attr, knit_array *state, double *cell, const double *x, int64_t row,
 					   int64_t head_dim, double pos) {
@@ -154,7 +143,7 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 	(void)in_count;
 	for (int64_t t = 0; t < tokens; ++t) {
 		const double pos = in[KNIT_KV_POS].data[t], seq = in[KNIT_KV_SEQ].data[t];
-		const int64_t cell = cell_of(attr, pos, cells);
+		const int64_t cell = knit__op_cell(pos, attr[KNIT_KV_RING].i, attr[KNIT_KV_SINKS].i, cells);
 
 		for (int64_t i = 0; i < heads * dim; ++i) {
 			const double *head = in[KNIT_KV_Q].data + (t * heads + i / dim) * dim;
@@ -176,15 +165,12 @@ static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count,
 	const double per_head = 9.0 * (double)attr[KNIT_KV_ROTARY].i / 2;
 	const double heads = (double)(in[KNIT_KV_Q].dims[0] * in[KNIT_KV_Q].dims[1]) +
 						 (double)(in[KNIT_KV_K].dims[0] * in[KNIT_KV_K].dims[1]);
-	knit_shape k = in[KNIT_KV_K], v = in[KNIT_KV_V];
+	const knit_shape k = {out[0].dtype, 1, {(int64_t)knit__op_elements(&in[KNIT_KV_K])}};
+	const knit_shape v = {out[1].dtype, 1, {(int64_t)knit__op_elements(&in[KNIT_KV_V])}};
 
 	(void)context;
-	k.dtype = out[0].dtype;
-	v.dtype = out[1].dtype;
-	/* whole blocks only in flat rows */
-	const knit_shape k_flat = {k.dtype, 1, {(int64_t)knit__op_elements(&k)}}, v_flat = {v.dtype, 1, {(int64_t)knit__op_elements(&v)}};
 	*c = (knit_cost){.flops = per_head * heads,
-					 .write_bytes = knit__op_bytes(&k_flat) + knit__op_bytes(&v_flat) + knit__op_bytes(&out[2])};
+					 .write_bytes = knit__op_bytes(&k) + knit__op_bytes(&v) + knit__op_bytes(&out[2])};
 	for (uint32_t i = KNIT_KV_Q; i < in_count; ++i)
 		c->read_bytes += knit__op_bytes(&in[i]);
 }

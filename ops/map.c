@@ -2,46 +2,6 @@
 #include "fused.h"
 
 #include <math.h>
-#include <string.h>
-
-/* ---- encoding: bits 0-7 the operation, 8-15 a, 16-23 b, 32-63 the bits of s ------------------------------------- */
-
-static bool has_b(knit_map_op op) { return op == KNIT_MAP_ADD || op == KNIT_MAP_MUL; }
-
-int64_t knit__map_encode(knit_map_instr x) {
-	const bool scale = x.op == KNIT_MAP_SCALE;
-	uint32_t s = 0;
-	int64_t attr;
-
-	if (scale)
-		memcpy(&s, &x.s, sizeof s);
-	const uint64_t bits = (uint64_t)x.op | (uint64_t)x.a << 8 | (has_b(x.op) ? (uint64_t)x.b << 16 : 0) | (uint64_t)s << 32;
-	memcpy(&attr, &bits, sizeof attr);
-	return attr;
-}
-
-bool knit__map_decode(int64_t attr, knit_map_instr *out) {
-	uint64_t bits;
-	uint32_t s;
-
-	memcpy(&bits, &attr, sizeof bits);
-	s = (uint32_t)(bits >> 32);
-	*out = (knit_map_instr){.op = (knit_map_op)(bits & 0xff), .a = bits >> 8 & 0xff, .b = bits >> 16 & 0xff};
-	if (out->op == KNIT_MAP_END || out->op >= KNIT_MAP_OPS)
-		return false;
-	memcpy(&out->s, &s, sizeof s);
-	if (out->op == KNIT_MAP_SCALE ? !isfinite(out->s) : s != 0)
-		return false;
-	return knit__map_encode(*out) == attr;
-}
-
-uint32_t knit__map_count(const knit_attr *attr) {
-	uint32_t n = 0;
-
-	while (n < KNIT_MAP_STEPS && attr[n].i != 0)
-		++n;
-	return n;
-}
 
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 
@@ -63,7 +23,7 @@ static bool check_program(knit_infer *c) {
 		if (i >= count)
 			continue;
 		const bool known = knit__map_decode(c->attr[i].i, &x);
-		const uint8_t regs[] = {x.a, has_b(x.op) ? x.b : x.a};
+		const uint8_t regs[] = {x.a, knit__map_has_b(x.op) ? x.b : x.a};
 
 		for (int k = 0; known && k < 2; ++k) {
 			const bool operand = regs[k] < KNIT_MAP_OPERANDS;
@@ -123,7 +83,7 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 			knit_map_instr x;
 
 			regs[KNIT_MAP_OPERANDS + k] =
-				knit__map_decode(attr[k].i, &x) ? compute(&x, regs[x.a], regs[has_b(x.op) ? x.b : x.a]) : (double)NAN;
+				knit__map_decode(attr[k].i, &x) ? compute(&x, regs[x.a], regs[knit__map_has_b(x.op) ? x.b : x.a]) : (double)NAN;
 		}
 		out->data[i] = regs[KNIT_MAP_OPERANDS + steps - 1];
 	}
