@@ -30,7 +30,7 @@ static bool check_slot(knit_infer *c, uint32_t operand, const char *name) {
 	if (x->rank == 3 && (asked < 1 || q->dims[2].v < 1 || x->dims[2].v / q->dims[2].v != asked ||
 						 x->dims[2].v % q->dims[2].v != 0))
 		return knit__infer_fail(c, KNIT_ERR_SHAPE,
-								"%s %s of rank 3: needs kv_heads (%lld) times the head_dim of q %s as its last dimension",
+								"%s is %s: needs rank 4, or kv_heads (%lld) times the head_dim of q %s as last dimension",
 								name, knit__infer_shape(c, x).text, (long long)asked, knit__infer_shape(c, q).text);
 	if (x->rank == 4 && !knit__dim_equal(q->dims[2], x->dims[3]))
 		return knit__infer_fail(c, KNIT_ERR_SHAPE, "q %s has head_dim %lld, %s %s has %lld",

@@ -241,7 +241,7 @@ static void build_attention(case_build *b) {
 	knit_dim tokens = tokens_symbol(b, p[0] > p[4] ? p[0] : p[4]);
 	const knit_dim q[3] = {tokens, knit_n(p[1]), knit_n(p[3])}, kv[3] = {tokens, knit_n(p[2]), knit_n(p[3])};
 	const knit_dim slot[4] = {knit_n(p[4]), knit_n(positions), knit_n(p[2]), knit_n(p[3])};
-	const knit_attention_desc desc = {0, p[5]};
+	const knit_attention_desc desc = {.window = p[5]};
 	const knit_tensor qt = input(b, "q", KNIT_F32, 3, q), kt = input(b, "k", KNIT_F32, 3, kv);
 	const knit_tensor vt = input(b, "v", KNIT_F32, 3, kv);
 	const knit_tensor seq = input(b, "seq", KNIT_I32, 1, &tokens), pos = input(b, "pos", KNIT_I32, 1, &tokens);

@@ -503,7 +503,7 @@ START_TEST(differences_are_found) {
 		"knit-ir 1\nsymbol t [1, 4]\ns1 = input \"x\" f32 128 bytes\ns2 = input \"p\" i32 16 bytes\n"
 		"s3 = state \"k\" f32 256 bytes\n%1 = input s1 : f32 [t, 8]\n%2 = input s2 : i32 [t]\n"
 		"%3 = state s3#0 : f32 [2, 4, 8]\n%4 = scale %1 {s=2} : f32 [t, 8]\n"
-		"%5 = append %3, %4, %2, %2 : f32 [2, 4, 8] in s3#1\n%6 = silu %4 : f32 [t, 8]\n"
+		"%5 = append %3, %4, %2, %2 {ring=0, sinks=0} : f32 [2, 4, 8] in s3#1\n%6 = silu %4 : f32 [t, 8]\n"
 		"input \"x\" = %1\ninput \"p\" = %2\noutput \"y\" = %6\noutput \"z\" = %4\nstate s3 = %5\n";
 	knit_graph *a, *b;
 	knit_diag d = {0};

@@ -73,7 +73,7 @@ static void teardown(void) {
 /* clang-format off */
 static knit_tensor kv(void) { return knit_state_read(g, slot); }
 static void attend(knit_tensor qq, knit_tensor kk, knit_tensor vv, knit_tensor ss, knit_tensor pp, float scale, int64_t window) {
-	knit_attention(g, qq, kk, vv, ss, pp, &(knit_attention_desc){scale, window});
+	knit_attention(g, qq, kk, vv, ss, pp, &(knit_attention_desc){.scale = scale, .window = window});
 }
 
 static void gather_rank(void) { knit_gather(g, w3, ids); }
@@ -140,7 +140,8 @@ static void merge_rank(void) { knit_merge_heads(g, logits); }
 static void merge_symbols(void) { knit_merge_heads(g, knit_input(g, "s", KNIT_F32, 2, (knit_dim[]){n, m})); }
 static void state_rank(void) { knit_state_define(g, KNIT_F16, 2, (knit_dim[]){{2}, {3}}, "v"); }
 static void state_symbol(void) { knit_state_define(g, KNIT_F16, 3, (knit_dim[]){{2}, n, {3}}, "v"); }
-static void state_type(void) { knit_state_define(g, KNIT_Q8_0, 3, (knit_dim[]){{2}, {3}, {32}}, "v"); }
+static void state_type(void) { knit_state_define(g, KNIT_I32, 3, (knit_dim[]){{2}, {3}, {32}}, "v"); }
+static void state_block(void) { knit_state_define(g, KNIT_Q8_0, 4, (knit_dim[]){{2}, {3}, {4}, {16}}, "v"); }
 static void state_zero(void) { knit_state_define(g, KNIT_F32, 3, (knit_dim[]){{2}, {0}, {32}}, "v"); }
 static void state_twice(void) { knit_state_define(g, KNIT_F16, 3, (knit_dim[]){{2}, {3}, {32}}, "k.%d", 0); }
 static void state_name(void) { knit_state_define(g, KNIT_F16, 3, (knit_dim[]){{2}, {3}, {32}}, "%s", ""); }
@@ -150,6 +151,11 @@ static void append_rank3(void) { knit_state_append(g, slot3, logits, seq, pos); 
 static void append_type(void) { knit_state_append(g, slot3, half, seq, pos); }
 static void append_pos(void) { knit_state_append(g, slot3, x, seq, fewer); }
 static void append_handle(void) { knit_state_append(g, (knit_state){9}, x, seq, pos); }
+static void append_ring(int64_t ring, int64_t sinks) { knit_state_append_ring(g, slot3, x, seq, pos, ring, sinks); }
+static void append_ring_cells(void) { append_ring(100, 20); }
+static void append_ring_negative(void) { append_ring(-1, 129); }
+static void append_ring_sinks(void) { append_ring(0, 4); }
+static void append_ring_overflow(void) { append_ring(INT64_MAX, INT64_MAX); }
 static void read_handle(void) { knit_state_read(g, (knit_state){0}); }
 static void read_stale(void) {
 	const knit_tensor old = knit_state_read(g, slot3);
@@ -168,6 +174,38 @@ static void attention_seq(void) { attend(q, kv(), kv(), fewer, pos, 0, 0); }
 static void attention_pos(void) { attend(q, kv(), kv(), seq, x, 0, 0); }
 static void attention_window(void) { attend(q, kv(), kv(), seq, pos, 0, -4); }
 static void attention_scale(void) { attend(q, kv(), kv(), seq, pos, INFINITY, 0); }
+
+static void attend_ring(int64_t window, int64_t ring, int64_t sinks) {
+	knit_attention(g, q, kv(), kv(), seq, pos, &(knit_attention_desc){.window = window, .ring = ring, .sinks = sinks});
+}
+static void attention_ring_small(void) { attend_ring(100, 120, 8); }
+static void attention_ring_cells(void) { attend_ring(100, 120, 9); }
+static void attention_ring_alone(void) { attend_ring(0, 128, 0); }
+static void attention_sinks_alone(void) { attend_ring(0, 0, 4); }
+static void attention_ring_negative(void) { attend_ring(8, -8, 0); }
+static void attention_flat(int64_t kv_heads) {
+	knit_attention(g, q, knit_state_read(g, slot3), knit_state_read(g, slot3), seq, pos,
+				   &(knit_attention_desc){.kv_heads = kv_heads});
+}
+static void attention_flat_unnamed(void) { attention_flat(0); }
+static void attention_flat_heads(void) { attention_flat(3); }
+static void attention_kv_heads(void) { knit_attention(g, q, kv(), kv(), seq, pos, &(knit_attention_desc){.kv_heads = 2}); }
+static knit_kv_slot kv_slot(knit_kv_desc desc) { return knit_kv_slot_define(g, &desc, "%d", 7); }
+static void slot_heads(void) { kv_slot((knit_kv_desc){.positions = 8, .head_dim = 8}); }
+static void slot_dim(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 2}); }
+static void slot_positions(void) { kv_slot((knit_kv_desc){.kv_heads = 2, .head_dim = 8}); }
+static void slot_type(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 2, .head_dim = 8, .v = KNIT_I32}); }
+static void slot_block(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 8, .k = KNIT_Q4_0}); }
+static void slot_window(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 8, .window = -1}); }
+static void slot_tokens(void) { kv_slot((knit_kv_desc){.kv_heads = 3, .head_dim = 8, .window = 16}); }
+static void slot_sinks(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 8, .sinks = 2}); }
+static void slot_huge(void) { kv_slot((knit_kv_desc){.kv_heads = 3, .head_dim = 8, .window = INT64_MAX, .max_tokens = 2}); }
+static void slot_name(void) { knit_kv_slot_define(g, NULL, "%s", ""); }
+static void slot_foreign(void) { knit_kv_slot_append(g, &(knit_kv_slot){0}, x3, x3, seq, pos); }
+static void slot_ring_tokens(void) {
+	const knit_kv_slot s = kv_slot((knit_kv_desc){.kv_heads = 4, .head_dim = 16, .window = 16, .max_tokens = 64});
+	knit_kv_slot_attend(g, &s, q, seq, pos, 0);
+}
 
 /* clang-format on */
 
@@ -242,7 +280,8 @@ static const wrong_call calls[] = {
 	{merge_symbols, SHAPE, "merge_heads", {"two symbolic dimensions"}},
 	{state_rank, SHAPE, "state", {"v has rank 2", "3 or 4"}},
 	{state_symbol, SHAPE, "state", {"v: dimension 1 is tokens"}},
-	{state_type, SHAPE, "state", {"v is of type q8_0"}},
+	{state_type, SHAPE, "state", {"v is of type i32", "needs f32, f16, bf16, q8_0 or q4_0"}},
+	{state_block, SHAPE, "state", {"v: rows of 16 elements", "q8_0 needs a multiple of 32"}},
 	{state_zero, SHAPE, "state", {"v: dimension 1 is 0"}},
 	{state_twice, ARGUMENT, "state", {"k.0 is defined twice"}},
 	{state_name, ARGUMENT, "state", {"the name has 0 bytes"}},
@@ -252,6 +291,10 @@ static const wrong_call calls[] = {
 	{append_type, SHAPE, "append", {"rows is f16 [tokens, 64]"}},
 	{append_pos, SHAPE, "append", {"pos is i32 [m]", "rows f32 [tokens, 64]"}},
 	{append_handle, ARGUMENT, "append", {"id 9", "2 states"}},
+	{append_ring_cells, SHAPE, "append", {"state f32 [1, 128, 64]", "a ring of 100 cells after 20 sinks"}},
+	{append_ring_negative, ARGUMENT, "append", {"ring is -1 and sinks 129"}},
+	{append_ring_sinks, ARGUMENT, "append", {"ring is 0 and sinks 4"}},
+	{append_ring_overflow, SHAPE, "append", {"a ring of 9223372036854775807"}},
 	{read_handle, ARGUMENT, "state_read", {"id 0"}},
 	{read_stale, KNIT_ERR_STATE, "softmax", {"state rows after 0 appends", "there are 1"}},
 	{attention_heads, SHAPE, "attention", {"q f32 [tokens, 6, 16] has 6 heads", "4 kv_heads", "[2, 128, 4, 16]"}},
@@ -264,6 +307,26 @@ static const wrong_call calls[] = {
 	{attention_pos, SHAPE, "attention", {"pos is f32 [tokens, 64]", "needs i32"}},
 	{attention_window, ARGUMENT, "attention", {"window is -4"}},
 	{attention_scale, ARGUMENT, "attention", {"scale is inf"}},
+	{attention_ring_small, ARGUMENT, "attention", {"ring of 120 cells is too small", "window of 100", "512 tokens", "611"}},
+	{attention_ring_cells, SHAPE, "attention", {"k f16 [2, 128, 4, 16]", "a ring of 120 cells after 9 sinks"}},
+	{attention_ring_alone, ARGUMENT, "attention", {"ring is 128", "window of 0", "needs a window"}},
+	{attention_sinks_alone, ARGUMENT, "attention", {"sinks 4", "needs a window"}},
+	{attention_ring_negative, ARGUMENT, "attention", {"ring is -8"}},
+	{attention_flat_unnamed, SHAPE, "attention", {"k is f32 [1, 128, 64]", "kv_heads (0)", "[tokens, 8, 16]"}},
+	{attention_flat_heads, SHAPE, "attention", {"k is f32 [1, 128, 64]", "kv_heads (3)"}},
+	{attention_kv_heads, SHAPE, "attention", {"kv_heads is 2", "[2, 128, 4, 16]", "has 4"}},
+	{slot_heads, ARGUMENT, "kv_slot", {"7: kv_heads is 0"}},
+	{slot_dim, ARGUMENT, "kv_slot", {"7: head_dim is 0"}},
+	{slot_positions, ARGUMENT, "kv_slot", {"7: positions is 0, needs 1"}},
+	{slot_type, SHAPE, "kv_slot", {"7: v of type i32", "q8_0 or q4_0"}},
+	{slot_block, SHAPE, "kv_slot", {"7: k of type q4_0", "(24)", "multiple of 32"}},
+	{slot_window, ARGUMENT, "kv_slot", {"7: window is -1"}},
+	{slot_tokens, ARGUMENT, "kv_slot", {"7: max_tokens is 0"}},
+	{slot_sinks, ARGUMENT, "kv_slot", {"7: 2 sinks without a window"}},
+	{slot_huge, KNIT_ERR_LIMIT, "kv_slot", {"7: the size does not fit"}},
+	{slot_name, ARGUMENT, "kv_slot", {"the name has 0 bytes"}},
+	{slot_foreign, ARGUMENT, "kv_slot", {"none that knit_kv_slot_define has made"}},
+	{slot_ring_tokens, ARGUMENT, "attention", {"ring of 79 cells is too small", "512 tokens", "527"}},
 };
 
 START_TEST(says_what_and_where) {

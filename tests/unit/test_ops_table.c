@@ -135,9 +135,9 @@ START_TEST(defaults_are_resolved) {
 	ck_assert(node->attr[0].f == 5e5 && node->attr[1].i == 4 && node->attr[2].i == KNIT_ROPE_SPLIT);
 	node = &g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, NULL).id)->producer];
 	ck_assert(node->attr[0].f == 0.25 && node->attr[1].i == 0);
-	node =
-		&g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, &(knit_attention_desc){0.5f, 3}).id)->producer];
-	ck_assert(node->attr[0].f == 0.5 && node->attr[1].i == 3);
+	const knit_attention_desc ring = {.scale = 0.5f, .window = 2, .ring = 6, .sinks = 2};
+	node = &g->nodes[knit__value(g, knit_attention(g, q, kv, kv, at, at, &ring).id)->producer];
+	ck_assert(node->attr[0].f == 0.5 && node->attr[1].i == 2 && node->attr[2].i == 6 && node->attr[3].i == 2);
 	knit_graph_destroy(g);
 	knit_context_destroy(ctx);
 }
@@ -188,7 +188,8 @@ START_TEST(costs_of_attention_and_append) {
 	const knit_shape q = {KNIT_F32, 3, {3, 8, 16}}, kv = {KNIT_F16, 4, {2, 100, 4, 16}}, at = {KNIT_I32, 1, {3}};
 	const knit_shape rows = {KNIT_F32, 3, {3, 4, 16}};
 	const knit_shape in[] = {q, kv, kv, at, at};
-	const knit_attr all[] = {{.f = 0.25}, {.i = 0}}, window[] = {{.f = 0.25}, {.i = 7}};
+	const knit_attr all[5] = {{.f = 0.25}}, window[5] = {{.f = 0.25}, {.i = 7}}, no_ring[2] = {0};
+	const knit_attr flat[5] = {{.f = 0.25}, {.i = 7}, {.i = 0}, {.i = 2}, {.i = 4}};
 	const uint64_t small = 3 * 8 * 16 * 4 + 2 * 12; /* q and the indices */
 
 	/* 40 positions of 4 kv heads, keys and values, per token: half of the heads, once */
@@ -197,11 +198,16 @@ START_TEST(costs_of_attention_and_append) {
 	costs(cost(KNIT_OP_ATTENTION, window, in, 5, q, 40), 3.0 * 8 * 7 * 68, small + 3 * 7 * 4 * 16 * 4, 1536);
 	/* no more positions than the slot has */
 	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 4000), 3.0 * 8 * 100 * 68, small + 3 * 100 * 4 * 16 * 4, 1536);
+	/* two sinks beside the window; keys in lines of q8_0, 34 bytes for 32 elements */
+	const knit_shape q8 = {KNIT_Q8_0, 3, {2, 100, 64}}, mixed[] = {q, q8, kv, at, at};
+	costs(cost(KNIT_OP_ATTENTION, flat, mixed, 5, q, 40), 3.0 * 8 * 9 * 68, small + 3 * 9 * (2 * 34 + 4 * 16 * 2), 1536);
 	/* 6 of 8 pairs of each head turn, 9 operations each */
 	const knit_attr rope[] = {{.f = 10000}, {.i = 12}, {.i = 0}};
 	costs(cost(KNIT_OP_ROPE, rope, (knit_shape[]){q, at}, 2, q, 0), 9.0 * 3 * 8 * 6, 1536 + 12, 1536);
 	/* rows in f32 are read, rows in f16 are written; the slot is not touched otherwise */
-	costs(cost(KNIT_OP_STATE_APPEND, NULL, (knit_shape[]){kv, rows, at, at}, 4, kv, 0), 0, 3 * 64 * 4 + 24, 3 * 64 * 2);
+	costs(cost(KNIT_OP_STATE_APPEND, no_ring, (knit_shape[]){kv, rows, at, at}, 4, kv, 0), 0, 3 * 64 * 4 + 24, 3 * 64 * 2);
+	const knit_shape lines = {KNIT_F32, 2, {3, 64}};
+	costs(cost(KNIT_OP_STATE_APPEND, no_ring, (knit_shape[]){q8, lines, at, at}, 4, q8, 0), 0, 3 * 64 * 4 + 24, 3 * 68);
 }
 END_TEST
 
