@@ -203,19 +203,42 @@ static bool same_dims(const knit_value *v, const knit_weight_entry *w) {
 	return true;
 }
 
-/* The value for a store entry: found again if it (or a twin with the same bytes and shape) was asked for before. */
+/* A base weight goes by its bytes: twins are one storage. An adapter's goes by its name, which is what a session binds
+ * another tensor by, so that equal bytes (every B is zero before training) do not make one of two. */
+static bool same_storage(const knit_graph *g, const knit_storage *s, knit_storage_kind kind, const void *host,
+                         const knit_weight_entry *w) {
+	if (s->kind != kind || s->host != host || s->dtype != w->dtype)
+		return false;
+	return kind == KNIT_STORAGE_CONST || strcmp(knit__strings_get(&g->strings, s->name), w->name) == 0;
+}
+
+/* The adapter storage of this name, 0 if there is none. */
+static uint32_t adapter_named(const knit_graph *g, const char *name) {
+	for (uint32_t i = 1; i < g->storage_count; ++i)
+		if (g->storages[i].kind == KNIT_STORAGE_ADAPTER && strcmp(knit__strings_get(&g->strings, g->storages[i].name), name) == 0)
+			return i;
+	return 0;
+}
+
+/* The value for a store entry: found again if it (or, of base weights, a twin with the same bytes and shape) was asked
+ * for before. */
 static uint32_t weight_value(knit_graph *g, knit_storage_kind kind, const knit_weights *store,
                              const knit_weight_entry *w) {
-	const void *host = store->entries[w->storage].data;
+	const void *host = kind == KNIT_STORAGE_CONST ? store->entries[w->storage].data : w->data;
 	knit_type type = {.dtype = w->dtype, .rank = (uint8_t)w->rank};
 	uint32_t value = 0, storage;
 
 	for (int i = 0; i < w->rank; ++i)
 		type.dims[i].v = w->dims[i];
 	for (storage = 1; storage < g->storage_count; ++storage)
-		if (g->storages[storage].kind == kind && g->storages[storage].host == host && g->storages[storage].dtype == w->dtype)
+		if (same_storage(g, &g->storages[storage], kind, host, w))
 			break;
 	if (storage == g->storage_count) {
+		if (kind == KNIT_STORAGE_ADAPTER && adapter_named(g, w->name)) {
+			knit__build_fail(g, "adapter", KNIT_ERR_ARGUMENT,
+			                 "there is a \"%s\" with other bytes already: adapter weights go by their names", w->name);
+			return 0;
+		}
 		knit__storage_add(g, kind, w->name, &type, host, &value);
 		return value;
 	}
@@ -267,6 +290,58 @@ knit_tensor knit_adapter(knit_graph *g, knit_weights *store, const char *fmt, ..
 	const knit_tensor t = weight(g, KNIT_STORAGE_ADAPTER, store, fmt, args);
 	va_end(args);
 	return t;
+}
+
+/* Whether the type and sizes can be those of slots; records what is wrong. */
+static bool slots_type(knit_graph *g, const char *name, knit_dtype t, const int64_t dims[3]) {
+	const knit_dtype_info *info = knit__dtype_info(t);
+
+	if (!info || !(info->is_float || info->is_block)) {
+		knit__build_fail(g, "adapter_slots", KNIT_ERR_ARGUMENT, "%s has type %s (%d), needs a weight's", name,
+		                 knit_dtype_name(t), (int)t);
+		return false;
+	}
+	if (dims[0] < 1 || dims[1] < 1 || dims[2] < 1 || dims[2] % info->block_elements != 0) {
+		knit__build_fail(g, "adapter_slots", KNIT_ERR_SHAPE,
+		                 "%s is %s [%lld, %lld, %lld], needs positive numbers, rows in whole blocks of %u", name,
+		                 info->name, (long long)dims[0], (long long)dims[1], (long long)dims[2], info->block_elements);
+		return false;
+	}
+	return true;
+}
+
+knit_tensor knit_adapter_slots(knit_graph *g, knit_dtype t, int64_t count, int64_t rows, int64_t columns,
+                               const char *fmt, ...) {
+	const int64_t dims[3] = {count, rows, columns};
+	knit_type type = {.dtype = t, .rank = 3};
+	char name[NAME_BYTES];
+	uint32_t value = 0;
+	va_list args;
+
+	if (!usable(g))
+		return (knit_tensor){0};
+	va_start(args, fmt);
+	const bool named = name_text(g, "adapter_slots", name, fmt, args);
+	va_end(args);
+	if (!named || !slots_type(g, name, t, dims))
+		return (knit_tensor){0};
+	const uint32_t found = adapter_named(g, name);
+	bool same = found && g->storages[found].slots && g->storages[found].dtype == t;
+	for (int i = 0; i < 3; ++i) {
+		type.dims[i].v = dims[i];
+		same = same && g->values[g->storages[found].value].dims[i].v == dims[i];
+	}
+	if (same)
+		return (knit_tensor){g->storages[found].value};
+	if (found) {
+		knit__build_fail(g, "adapter_slots", KNIT_ERR_ARGUMENT, "there is a \"%s\" of another type or shape already", name);
+		return (knit_tensor){0};
+	}
+	const uint32_t storage = knit__storage_add(g, KNIT_STORAGE_ADAPTER, name, &type, NULL, &value);
+	if (!storage)
+		return (knit_tensor){0};
+	g->storages[storage].slots = true;
+	return (knit_tensor){value};
 }
 
 knit_status knit_graph_print(const knit_graph *g, knit_graph_format format,

@@ -14,7 +14,8 @@
 
 typedef enum knit_storage_kind {
 	KNIT_STORAGE_CONST = 1, /* a weight */
-	KNIT_STORAGE_ADAPTER,   /* a weight of an adapter: reported apart, may be bound anew per session */
+	KNIT_STORAGE_ADAPTER,   /* a weight of an adapter: reported apart, bound anew per session by its name, so that its bytes
+	                         * are never merged with others' or folded */
 	KNIT_STORAGE_TEMP,      /* an activation: lives in the arena */
 	KNIT_STORAGE_INPUT,
 	KNIT_STORAGE_OUTPUT,    /* written by a step, read by the caller */
@@ -28,6 +29,7 @@ typedef struct knit_storage {
 	knit_dtype dtype;      /* of the bytes; every value on it has the same */
 	uint64_t max_bytes;    /* at the symbols' declared upper bounds */
 	const void *host;      /* CONST, ADAPTER: the bytes, owned by a store that the graph retains; NULL in a parsed graph */
+	bool slots;            /* ADAPTER [count, ...]: one matrix per adapter, in a buffer that each session makes and fills */
 } knit_storage;
 
 typedef struct knit_value {

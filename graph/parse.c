@@ -4,7 +4,7 @@
  *     knit-ir 1                                                   first line
  *     symbol tokens [1, 512]
  *     s7 = const "blk.0.w" q8_0 278528 bytes uses=3               const, adapter, input, output, state; uses= is
- * skipped %9 = const s7 : q8_0 [512, 512]                             the whole of a storage that no node writes %4 =
+ * skipped, `slots` may stand before it %9 = const s7 : q8_0 [512, 512]                             the whole of a storage that no node writes %4 =
  * state s8#0 : f16 [1, 64, 8, 32]                        likewise; #n is the version %12 = view %11 strides [512, 64,
  * 1] offset 0 : f32 [tokens, 8, 64] %42 = rope %41, %5 {theta=10000, rotary=32, layout=0} : f32 [tokens, 8, 64] in s40
  * @visit.0.blk.0.attn_k input "ids" = %1            output "logits" = %77           state s8 = %60: the last version
@@ -78,6 +78,9 @@ static bool parse_storage(knit_parser *p) {
 	if (!knit__parse_name(p, &s.name) || !knit__parse_dtype(p, &s.dtype) ||
 		!knit__parse_u64(p, INT64_MAX, &s.max_bytes) || !knit__parse_expect(p, "bytes"))
 		return false;
+	s.slots = knit__parse_accept(p, "slots");
+	if (s.slots && s.kind != KNIT_STORAGE_ADAPTER)
+		return knit__parse_fail(p, "only an adapter has slots");
 	if (knit__parse_accept(p, "uses") && (!knit__parse_expect(p, "=") || !knit__parse_u64(p, UINT64_MAX, &uses)))
 		return false;
 	if (!new_storage(p, id))

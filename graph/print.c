@@ -173,7 +173,8 @@ static void print_storage(const knit_graph *g, knit_text *t, uint32_t id, uint32
 
 	knit__text_add(t, "s%u = %s ", id, knit__storage_kind_name(s->kind));
 	add_quoted(t, knit__strings_get(&g->strings, s->name));
-	knit__text_add(t, " %s %llu bytes uses=%u\n", knit_dtype_name(s->dtype), (unsigned long long)s->max_bytes, uses);
+	knit__text_add(t, " %s %llu bytes%s uses=%u\n", knit_dtype_name(s->dtype), (unsigned long long)s->max_bytes,
+	               s->slots ? " slots" : "", uses);
 }
 
 static void print_views(const knit_graph *g, knit_text *t, const index_lists *x, uint32_t root) {

@@ -103,7 +103,8 @@ static knit_status set_buffer(knit_schedule *s, uint32_t index, uint32_t storage
 		                        .bytes = from->max_bytes,
 		                        .host = from->host,
 		                        .name = knit__strings_get(&s->graph->strings, from->name),
-		                        .kind = from->kind};
+		                        .kind = from->kind,
+		                        .slots = from->slots};
 	if (target->max_buffer != 0 && b->bytes > target->max_buffer)
 		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%s needs %llu bytes in one buffer, the device takes at most %llu", b->name,
 		                  (unsigned long long)b->bytes, (unsigned long long)target->max_buffer);

@@ -21,6 +21,7 @@ typedef struct knit_buffer_desc {
 	const void *host;  /* CONST */
 	const char *name;
 	knit_storage_kind kind;
+	bool slots; /* of an adapter: CONST for the steps, but each session makes and fills its own */
 } knit_buffer_desc;
 
 typedef struct knit_operand {

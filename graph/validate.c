@@ -95,6 +95,8 @@ static void check_storage(check *c, uint32_t id) {
 		fault(c, "s%u: name %u does not suit its kind", id, s->name);
 	if (s->host && s->kind != KNIT_STORAGE_CONST && s->kind != KNIT_STORAGE_ADAPTER)
 		fault(c, "s%u: host bytes on a storage that is no weight", id);
+	if (s->slots && (s->kind != KNIT_STORAGE_ADAPTER || s->host))
+		fault(c, "s%u: slots on a storage that is no adapter, or has bytes of its own", id);
 	if (s->value == 0 || s->value >= g->value_count)
 		fault(c, "s%u: whole value %u does not exist", id, s->value);
 	else if (g->values[s->value].storage != id || g->values[s->value].view_of)

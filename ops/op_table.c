@@ -20,6 +20,7 @@ static const knit_op_def *const table[KNIT_OP_COUNT] = {
 	[KNIT_OP_COPY] = &knit__op_copy,
 	[KNIT_OP_CAST] = &knit__op_cast,
 	[KNIT_OP_ARGMAX] = &knit__op_argmax,
+	[KNIT_OP_LORA_SELECT] = &knit__op_lora_select,
 	[KNIT_OP_LINEAR_LORA] = &knit__op_linear_lora,
 	[KNIT_OP_LINEAR_GROUP] = &knit__op_linear_group,
 	[KNIT_OP_GLU] = &knit__op_glu,

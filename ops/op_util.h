@@ -7,7 +7,7 @@
 
 extern const knit_op_def knit__op_gather, knit__op_linear, knit__op_add, knit__op_mul, knit__op_scale, knit__op_silu,
 	knit__op_gelu, knit__op_rms_norm, knit__op_layer_norm, knit__op_softmax, knit__op_rope, knit__op_attention,
-	knit__op_state_append, knit__op_copy, knit__op_cast, knit__op_argmax;
+	knit__op_state_append, knit__op_copy, knit__op_cast, knit__op_argmax, knit__op_lora_select;
 
 /* ---- builder functions ------------------------------------------------------------------------------------------- */
 

@@ -165,8 +165,16 @@ void knit_origin(knit_graph *g, const char *fmt, ...) KNIT_PRINTF(2, 3);
 knit_tensor knit_input(knit_graph *g, const char *name, knit_dtype t, int rank, const knit_dim *dims);
 /* A tensor of a store, by name. Asking again for the same tensor gives the same storage: this is how layers are tied. */
 knit_tensor knit_weight(knit_graph *g, knit_weights *store, const char *fmt, ...) KNIT_PRINTF(3, 4);
-/* The same, for a weight that belongs to an adapter (LoRA) and not to the base model. */
+/* The same, for a weight that belongs to an adapter (LoRA) and not to the base model. It goes by its name: two tensors
+ * with equal bytes stay two, and a session can have another tensor of that name (knit_session_bind_adapter). ARGUMENT
+ * where a graph asks two stores for one name. */
 knit_tensor knit_adapter(knit_graph *g, knit_weights *store, const char *fmt, ...) KNIT_PRINTF(3, 4);
+/* Room for `count` matrices [rows, columns] of any weight type, as one tensor [count, rows, columns]: one per adapter,
+ * for batches whose sequences use different ones. Each session has its own, zero when it is made; number 0 stays zero
+ * ("no adapter"), the others are filled by knit_session_fill_adapter_slot with the tensors of this name. Asking again
+ * for the same gives the same. */
+knit_tensor knit_adapter_slots(knit_graph *g, knit_dtype t, int64_t count, int64_t rows, int64_t columns,
+                               const char *fmt, ...) KNIT_PRINTF(6, 7);
 void knit_output(knit_graph *g, const char *name, knit_tensor t);
 
 /* In the comments below n, k, m are numbers and R stands for any leading dimensions. */
@@ -175,6 +183,12 @@ void knit_output(knit_graph *g, const char *name, knit_tensor t);
 knit_tensor knit_gather(knit_graph *g, knit_tensor table, knit_tensor ids);
 /* x f32 [R, k], w [n, k] of any weight dtype -> f32 [R, n]: x w^T. */
 knit_tensor knit_linear(knit_graph *g, knit_tensor x, knit_tensor w);
+/* The low-rank part of a linear (Hu et al. 2021), x f32 [R, k] -> f32 [R, n]: scale * (x a^T) b^T with a [r, k] and
+ * b [n, r] of any weight type; the two ids are then 0. Or, where sequences use different adapters: x [tokens, k],
+ * a [count, r, k], b [count, n, r] (knit_adapter_slots), adapter_of_sequence i32 [sequences] and seq i32 [tokens]; token
+ * t uses the matrices number adapter_of_sequence[seq[t]]. */
+knit_tensor knit_lora(knit_graph *g, knit_tensor x, knit_tensor a, knit_tensor b, float scale,
+                      knit_tensor adapter_of_sequence, knit_tensor seq);
 /* Same shape, or b a vector [n] (f32, f16, bf16) repeated along the leading dimensions of a [R, n]. */
 knit_tensor knit_add(knit_graph *g, knit_tensor a, knit_tensor b);
 knit_tensor knit_mul(knit_graph *g, knit_tensor a, knit_tensor b);
@@ -312,7 +326,7 @@ void knit_program_release(knit_program *p);
 typedef struct knit_memory {
 	uint64_t weight_bytes;        /* base weights resident, each storage once */
 	uint64_t weight_bytes_by_use; /* what they would be if every use had its own copy */
-	uint64_t adapter_bytes;       /* LoRA weights, each storage once */
+	uint64_t adapter_bytes;       /* LoRA weights, each storage once, and the slots of one session */
 	uint64_t packed_bytes;        /* second copies made for a kernel's layout */
 	uint64_t state_bytes;         /* KV slots of one session */
 	uint64_t arena_bytes;         /* activations and scratch of one session: the largest bucket's plan */
@@ -345,6 +359,42 @@ knit_status knit_session_read(knit_session *s, const char *output, void *data, s
 knit_status knit_session_reset_states(knit_session *s);
 /* What went wrong in the last call on this session. */
 void knit_session_diag(const knit_session *s, knit_diag *out);
+
+/* ---- adapters ---------------------------------------------------------------------------------------------------- */
+
+/* A program's adapter weights (knit_adapter) taken from another store: immutable, shareable between sessions and
+ * threads. It keeps the program and the store. */
+typedef struct knit_adapter_set knit_adapter_set;
+
+/* Finds every adapter weight of the program by its name in the store and places it on the program's device; whatever
+ * else the store holds is passed over. All the work is done here: binding does none. Errors: NOT_FOUND with the name;
+ * SHAPE with the name, what was found and what was needed; ARGUMENT where the program has no adapter weights; MEMORY. */
+knit_status knit_adapter_open(knit_program *p, knit_weights *store, knit_adapter_set **out, knit_diag *diag);
+void knit_adapter_release(knit_adapter_set *a);
+
+/* From the next run on the session computes with these weights; NULL: with those that the program was compiled with.
+ * Pointers are exchanged, in microseconds: nothing is compiled, allocated, packed or uploaded. States stay as they are
+ * (what another adapter put into them too). The session keeps the set while it is bound. ARGUMENT for a set of another
+ * program. */
+knit_status knit_session_bind_adapter(knit_session *s, knit_adapter_set *a);
+
+/* Copies the store's tensors to place `slot` of every knit_adapter_slots of the program (this session's; the store is
+ * not kept); NULL: zeros. Errors as of knit_adapter_open, before anything is copied; ARGUMENT for slot 0, which stays
+ * zero, and for a slot that is not there. */
+knit_status knit_session_fill_adapter_slot(knit_session *s, int64_t slot, knit_weights *store);
+
+/* What calls on this session have done since it was made. */
+typedef struct knit_counters {
+	uint64_t runs;        /* that succeeded */
+	uint64_t binds;       /* of adapters */
+	uint64_t slots;       /* filled */
+	uint64_t allocations; /* asked of the context's allocator */
+	uint64_t buffers;     /* made on the device */
+	uint64_t packs;       /* weights brought into a kernel's layout */
+	uint64_t uploads;     /* weights copied to the device; inputs do not count */
+} knit_counters;
+
+void knit_session_counters(const knit_session *s, knit_counters *out);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
-/* Makes one storage of weights with equal bytes, also across stores, so that a lost tie is found again. Base weights
- * join base weights and adapters join adapters; weights without bytes (parsed graphs) are left alone. */
+/* Makes one storage of base weights with equal bytes, also across stores, so that a lost tie is found again. Adapter
+ * weights go by their names and stay apart: a session may bind other bytes to each. Weights without bytes (parsed
+ * graphs) are left alone. */
 #include "../pass.h"
 
 #include <string.h>
@@ -9,7 +10,7 @@
 typedef struct bucket { uint64_t hash; uint32_t storage; } bucket;
 
 static bool joinable(const knit_storage *s) {
-	return (s->kind == KNIT_STORAGE_CONST || s->kind == KNIT_STORAGE_ADAPTER) && s->host && s->max_bytes;
+	return s->kind == KNIT_STORAGE_CONST && s->host && s->max_bytes;
 }
 
 static uint64_t hash_of(const knit_storage *s) {
