@@ -196,10 +196,12 @@ KNIT_INLINE void widen(const knit_dtype t, const char *src, float *dst, int64_t 
 	for (; i < n; ++i)
 		dst[i] = knit__load_float(t, src, i);
 }
+static void widen_f32(const char *src, float *dst, int64_t n) { widen(KNIT_F32, src, dst, n); }
 static void widen_f16(const char *src, float *dst, int64_t n) { widen(KNIT_F16, src, dst, n); }
 static void widen_bf16(const char *src, float *dst, int64_t n) { widen(KNIT_BF16, src, dst, n); }
 
-static const knit_linear_isa isa_f32 = {.dtype = KNIT_F32, SHAPES(f32, 8, 4, 4)};
+static const knit_linear_isa isa_f32 = {
+	.dtype = KNIT_F32, SHAPES(f32, 8, 4, 4), .widened = &isa_f32, .widen = widen_f32};
 static const knit_linear_isa isa_f16 = {
 	.dtype = KNIT_F16, SHAPES(f16, 8, 4, 4), .widened = &isa_f32, .widen = widen_f16};
 static const knit_linear_isa isa_bf16 = {

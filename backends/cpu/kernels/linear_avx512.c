@@ -166,12 +166,15 @@ KNIT_INLINE void widen(const knit_dtype t, const char *src, float *dst, int64_t 
 
 	for (; i + 16 <= n; i += 16)
 		_mm512_storeu_ps(dst + i, knit__load16_all(t, src, i));
-	_mm512_mask_storeu_ps(dst + i, knit__first16(n - i), knit__load16(t, src, i, knit__first16(n - i)));
+	if (i < n)
+		_mm512_mask_storeu_ps(dst + i, knit__first16(n - i), knit__load16(t, src, i, knit__first16(n - i)));
 }
+static void widen_f32(const char *src, float *dst, int64_t n) { widen(KNIT_F32, src, dst, n); }
 static void widen_f16(const char *src, float *dst, int64_t n) { widen(KNIT_F16, src, dst, n); }
 static void widen_bf16(const char *src, float *dst, int64_t n) { widen(KNIT_BF16, src, dst, n); }
 
-static const knit_linear_isa isa_f32 = {.dtype = KNIT_F32, SHAPES(f32, 8, 8, 8)};
+static const knit_linear_isa isa_f32 = {
+	.dtype = KNIT_F32, SHAPES(f32, 8, 8, 8), .widened = &isa_f32, .widen = widen_f32};
 static const knit_linear_isa isa_f16 = {
 	.dtype = KNIT_F16, SHAPES(f16, 8, 8, 8), .widened = &isa_f32, .widen = widen_f16};
 static const knit_linear_isa isa_bf16 = {

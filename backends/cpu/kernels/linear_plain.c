@@ -100,10 +100,12 @@ TILES(bf16, tile, KNIT_BF16)
 TILES(q8_0, tile_blocks, KNIT_Q8_0)
 TILES(q4_0, tile_blocks, KNIT_Q4_0)
 
+static void widen_f32(const char *src, float *dst, int64_t n) { knit__floats_to_f32(KNIT_F32, src, dst, n); }
 static void widen_f16(const char *src, float *dst, int64_t n) { knit__floats_to_f32(KNIT_F16, src, dst, n); }
 static void widen_bf16(const char *src, float *dst, int64_t n) { knit__floats_to_f32(KNIT_BF16, src, dst, n); }
 
-static const knit_linear_isa isa_f32 = {.dtype = KNIT_F32, SHAPES(f32)};
+static const knit_linear_isa isa_f32 = {
+	.dtype = KNIT_F32, SHAPES(f32), .widened = &isa_f32, .widen = widen_f32};
 static const knit_linear_isa isa_f16 = {.dtype = KNIT_F16, SHAPES(f16), .widened = &isa_f32, .widen = widen_f16};
 static const knit_linear_isa isa_bf16 = {.dtype = KNIT_BF16, SHAPES(bf16), .widened = &isa_f32, .widen = widen_bf16};
 static const knit_linear_isa isa_q8_0 = {.dtype = KNIT_Q8_0, SHAPES(q8_0), .quantise = knit__linear_quantise_plain};
