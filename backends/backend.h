@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 1
+#define KNIT_BACKEND_ABI 2
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -45,6 +45,10 @@ typedef struct knit_backend {
 	knit_status (*plan_create)(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
 	                           knit_diag *diag);
 	void (*plan_destroy)(knit_device *dev, knit_plan *plan);
+	/* From the next submit on, buffer `buffer` of the schedule, a weight, is buf, which is as large and of the same layout.
+	 * Exchanges pointers: allocates nothing, copies nothing, looks at no step that does not read it. Not while the plan
+	 * runs. */
+	knit_status (*plan_rebind)(knit_plan *plan, uint32_t buffer, knit_buffer *buf);
 	/* symbols: one value per symbol of s->graph->exprs. */
 	knit_status (*plan_submit)(knit_plan *plan, const int64_t *symbols);
 	knit_status (*plan_wait)(knit_plan *plan, uint64_t timeout_ns);

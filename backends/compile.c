@@ -130,7 +130,7 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 	p->buffer_count = s->buffer_count;
 	for (uint32_t i = 0; i < s->buffer_count; ++i) {
 		const knit_buffer_desc *const b = &s->buffers[i];
-		if (b->use != KNIT_BUFFER_CONST)
+		if (b->use != KNIT_BUFFER_CONST || b->slots)
 			continue;
 		if (!b->host)
 			knit__log(p->ctx, KNIT_LOG_WARNING, "weight \"%s\" has no bytes (a graph read from text): zeros stand in",

@@ -44,6 +44,10 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t bytes, const char *name,
                                  knit_weight_buffer **out, knit_diag *d);
 void knit__weight_release(knit_opened *o, knit_weight_buffer *w);
+
+/* What the calling thread has had done to weights so far: the difference over a call is what the call did. */
+typedef struct knit_weight_work { uint64_t buffers, packs, uploads; } knit_weight_work;
+extern _Thread_local knit_weight_work knit__weight_work;
 /* Whether the device would read the host's bytes in place. */
 bool knit__weight_in_place(const knit_opened *o, const void *host);
 

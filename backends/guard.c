@@ -293,6 +293,7 @@ const knit_backend knit__guard_backend = {
 	.buffer_clear = guard_buffer_clear,
 	.plan_create = knit__guard_plan_create,
 	.plan_destroy = knit__guard_plan_destroy,
+	.plan_rebind = knit__guard_plan_rebind,
 	.plan_submit = knit__guard_plan_submit,
 	.plan_wait = knit__guard_plan_wait,
 	.plan_times = knit__guard_plan_times,

@@ -60,6 +60,7 @@ knit_status knit__guard_handle_check(knit_device *dev, const handle *h, uint32_t
 knit_status knit__guard_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs,
                                     knit_plan **out, knit_diag *diag);
 void knit__guard_plan_destroy(knit_device *dev, knit_plan *p);
+knit_status knit__guard_plan_rebind(knit_plan *p, uint32_t buffer, knit_buffer *buf);
 knit_status knit__guard_plan_submit(knit_plan *p, const int64_t *symbols);
 knit_status knit__guard_plan_wait(knit_plan *p, uint64_t timeout_ns);
 size_t knit__guard_plan_times(const knit_plan *p, knit_step_time *out, size_t cap);

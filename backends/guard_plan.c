@@ -158,6 +158,50 @@ static void in_flight_set(knit_plan *p, bool on) {
 	}
 }
 
+/* With the lock held. */
+static knit_status rebind_check(knit_device *dev, const knit_plan *p, uint32_t buffer, const knit_buffer *buf) {
+	knit_status status = knit__guard_handle_check(dev, &p->h, MAGIC_PLAN, "plan_rebind");
+
+	if (status == KNIT_OK)
+		status = knit__guard_handle_check(dev, buf ? &buf->h : NULL, MAGIC_BUFFER, "plan_rebind");
+	if (status != KNIT_OK)
+		return status;
+	if (p->in_flight)
+		return knit__guard_fault(dev, "plan_rebind: the plan is running: wait for it first");
+	if (buffer >= p->schedule->buffer_count)
+		return knit__guard_fault(dev, "plan_rebind: buffer %u of %u", buffer, p->schedule->buffer_count);
+
+	const knit_buffer_desc *const want = &p->schedule->buffers[buffer];
+	if (want->use != KNIT_BUFFER_CONST || buf->use != KNIT_BUFFER_CONST)
+		return knit__guard_fault(dev, "plan_rebind: buffer %u (%s) is no weight, or is to become none", buffer,
+		                         want->name ? want->name : "arena");
+	if (buf->bytes < want->bytes)
+		return knit__guard_fault(dev, "plan_rebind: buffer %u (%s) is to have %llu bytes, the schedule needs %llu", buffer,
+		                         want->name ? want->name : "", (unsigned long long)buf->bytes,
+		                         (unsigned long long)want->bytes);
+	return KNIT_OK;
+}
+
+knit_status knit__guard_plan_rebind(knit_plan *p, uint32_t buffer, knit_buffer *buf) {
+	if (!p)
+		return KNIT_ERR_INTERNAL;
+
+	knit_device *const dev = p->h.dev;
+	pthread_mutex_lock(&dev->lock);
+	knit_status status = rebind_check(dev, p, buffer, buf);
+	if (status == KNIT_OK && !dev->inner->plan_rebind)
+		status = KNIT_ERR_UNSUPPORTED;
+	if (status == KNIT_OK)
+		status = dev->inner->plan_rebind(p->inner, buffer, buf->inner);
+	if (status == KNIT_OK) {
+		--p->bufs[buffer]->plans;
+		++buf->plans;
+		p->bufs[buffer] = buf;
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return status;
+}
+
 void knit__guard_plan_destroy(knit_device *dev, knit_plan *p) {
 	knit_plan *inner = NULL;
 

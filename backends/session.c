@@ -93,9 +93,7 @@ knit_status knit_session_set(knit_session *s, const char *symbol, int64_t value)
 	return KNIT_OK;
 }
 
-knit_status knit_session_write(knit_session *s, const char *input, const void *data, size_t bytes) {
-	if (!s)
-		return KNIT_ERR_ARGUMENT;
+static knit_status write_input(knit_session *s, const char *input, const void *data, size_t bytes) {
 	knit_status status = knit__session_begin(s);
 	if (status != KNIT_OK)
 		return status;
@@ -121,6 +119,16 @@ knit_status knit_session_write(knit_session *s, const char *input, const void *d
 	p->written_bytes = bytes;
 	p->written = true;
 	return KNIT_OK;
+}
+
+knit_status knit_session_write(knit_session *s, const char *input, const void *data, size_t bytes) {
+	if (!s)
+		return KNIT_ERR_ARGUMENT;
+
+	const session_work before = knit__session_work();
+	const knit_status status = write_input(s, input, data, bytes);
+	knit__session_count(s, &before);
+	return status;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
@@ -196,11 +204,9 @@ static knit_status indices_check(knit_session *s, const knit_schedule *schedule)
 	return status;
 }
 
-knit_status knit_session_run(knit_session *s) {
+static knit_status run(knit_session *s) {
 	uint32_t bucket;
 
-	if (!s)
-		return KNIT_ERR_ARGUMENT;
 	knit_status status = knit__session_begin(s);
 	if (status != KNIT_OK)
 		return status;
@@ -228,12 +234,21 @@ knit_status knit_session_run(knit_session *s) {
 	s->run_bucket = bucket;
 	s->states_unknown = false;
 	s->has_run = true;
+	++s->counters.runs;
 	return KNIT_OK;
 }
 
-knit_status knit_session_read(knit_session *s, const char *output, void *data, size_t bytes) {
+knit_status knit_session_run(knit_session *s) {
 	if (!s)
 		return KNIT_ERR_ARGUMENT;
+
+	const session_work before = knit__session_work();
+	const knit_status status = run(s);
+	knit__session_count(s, &before);
+	return status;
+}
+
+static knit_status read_output(knit_session *s, const char *output, void *data, size_t bytes) {
 	const knit_status status = knit__session_begin(s);
 	if (status != KNIT_OK)
 		return status;
@@ -258,9 +273,17 @@ knit_status knit_session_read(knit_session *s, const char *output, void *data, s
 	return knit__session_device(s, o->backend->buffer_read(o->dev, s->buffers[p->buffer], 0, data, bytes), "the read");
 }
 
-knit_status knit_session_reset_states(knit_session *s) {
+knit_status knit_session_read(knit_session *s, const char *output, void *data, size_t bytes) {
 	if (!s)
 		return KNIT_ERR_ARGUMENT;
+
+	const session_work before = knit__session_work();
+	const knit_status status = read_output(s, output, data, bytes);
+	knit__session_count(s, &before);
+	return status;
+}
+
+static knit_status reset_states(knit_session *s) {
 	knit_status status = knit__session_begin(s);
 	if (status != KNIT_OK)
 		return status;
@@ -277,4 +300,14 @@ knit_status knit_session_reset_states(knit_session *s) {
 	}
 	s->states_unknown = false;
 	return KNIT_OK;
+}
+
+knit_status knit_session_reset_states(knit_session *s) {
+	if (!s)
+		return KNIT_ERR_ARGUMENT;
+
+	const session_work before = knit__session_work();
+	const knit_status status = reset_states(s);
+	knit__session_count(s, &before);
+	return status;
 }

@@ -21,6 +21,8 @@ struct knit_session {
 	uint32_t *input_of; /* buffer -> input, UINT32_MAX: none */
 	knit_buffer **buffers; /* one per buffer of the schedules; weights belong to the program */
 	knit_plan **plans; /* one per bucket */
+	knit_adapter_set *adapter; /* retained; NULL: the program's own weights */
+	knit_counters counters;
 	uint64_t *keys; /* for pair checks */
 	size_t key_count;
 	int64_t symbols[KNIT_MAX_SYMBOLS], run_symbols[KNIT_MAX_SYMBOLS];
@@ -35,6 +37,10 @@ static inline const knit_schedule *knit__session_schedule(const knit_session *s)
 
 /* Every call starts with a clean diag; a dead session does nothing more. */
 knit_status knit__session_begin(knit_session *s);
+/* Work done by the calling thread, before a call that may do some; count adds what it did to the session's counters. */
+typedef struct session_work { uint64_t allocations; knit_weight_work weights; } session_work;
+session_work knit__session_work(void);
+void knit__session_count(knit_session *s, const session_work *before);
 /* What the device answered, in words where it failed. */
 knit_status knit__session_device(knit_session *s, knit_status status, const char *what);
 

@@ -61,6 +61,9 @@ static uint64_t bytes_wanted(const knit_program *p, uint32_t buffer) {
 	                                                      : p->buckets[0].schedule->buffers[buffer].bytes;
 }
 
+/* A weight is the program's; slots of an adapter are this session's, though its steps only read them. */
+static bool owned(const knit_buffer_desc *b) { return b->use != KNIT_BUFFER_CONST || b->slots; }
+
 static knit_status buffers_make(knit_session *s) {
 	const knit_opened *const o = s->program->device;
 	const knit_schedule *const schedule = knit__session_schedule(s);
@@ -70,7 +73,7 @@ static knit_status buffers_make(knit_session *s) {
 		return knit__fail_memory(&s->diag, "the session", schedule->buffer_count * sizeof(knit_buffer *));
 	for (uint32_t i = 0; i < schedule->buffer_count; ++i) {
 		const knit_buffer_desc *const b = &schedule->buffers[i];
-		if (b->use == KNIT_BUFFER_CONST) {
+		if (!owned(b)) {
 			s->buffers[i] = s->program->weights[i]->buffer;
 			continue;
 		}
@@ -154,9 +157,10 @@ void knit_session_destroy(knit_session *s) {
 			o->backend->plan_destroy(o->dev, s->plans[i]);
 	}
 	for (uint32_t i = 0; s->buffers && i < schedule->buffer_count; ++i) {
-		if (s->buffers[i] && schedule->buffers[i].use != KNIT_BUFFER_CONST)
+		if (s->buffers[i] && owned(&schedule->buffers[i]))
 			o->backend->buffer_destroy(o->dev, s->buffers[i]);
 	}
+	knit_adapter_release(s->adapter);
 	for (uint32_t i = 0; s->inputs && i < p->graph->input_count; ++i)
 		knit__free(&a, s->inputs[i].copy, (size_t)s->inputs[i].max_bytes);
 	knit__free(&a, s->plans, p->bucket_count * sizeof(knit_plan *));

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+_Thread_local knit_weight_work knit__weight_work;
+
 bool knit__weight_in_place(const knit_opened *o, const void *host) {
 	const uint32_t align = o->backend->caps(o->dev)->import_align;
 
@@ -11,6 +13,7 @@ bool knit__weight_in_place(const knit_opened *o, const void *host) {
 }
 
 static knit_status buffer_make(knit_opened *o, knit_weight_buffer *w) {
+	++knit__weight_work.buffers;
 	if (knit__weight_in_place(o, w->host))
 		return o->backend->buffer_import(o->dev, w->host, w->bytes, &w->buffer);
 
@@ -18,6 +21,7 @@ static knit_status buffer_make(knit_opened *o, knit_weight_buffer *w) {
 	if (status != KNIT_OK || !w->host)
 		return status;
 	w->copied = true;
+	++knit__weight_work.uploads;
 	status = o->backend->buffer_write(o->dev, w->buffer, 0, w->host, w->bytes);
 	if (status != KNIT_OK) {
 		o->backend->buffer_destroy(o->dev, w->buffer);

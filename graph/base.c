@@ -29,7 +29,14 @@ const char *knit_status_name(knit_status status) {
 	return (unsigned)status < sizeof names / sizeof names[0] ? names[status] : "UNKNOWN";
 }
 
-void *knit__alloc(const knit_allocator *a, size_t size) { return a->alloc(a->user, size ? size : 1, BASE_ALIGN); }
+static _Thread_local uint64_t alloc_count;
+
+uint64_t knit__alloc_count(void) { return alloc_count; }
+
+void *knit__alloc(const knit_allocator *a, size_t size) {
+	++alloc_count;
+	return a->alloc(a->user, size ? size : 1, BASE_ALIGN);
+}
 
 void *knit__alloc_zero(const knit_allocator *a, size_t size) {
 	void *p = knit__alloc(a, size);

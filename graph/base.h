@@ -28,6 +28,8 @@ void *knit__alloc(const knit_allocator *a, size_t size);                 /* 64-b
 void *knit__alloc_zero(const knit_allocator *a, size_t size);            /* the same, cleared */
 void *knit__alloc_array(const knit_allocator *a, size_t count, size_t size); /* checked product, cleared */
 void knit__free(const knit_allocator *a, void *ptr, size_t size);        /* ptr may be NULL */
+/* How often the calling thread has asked for memory so far: the difference over a call is what the call asked for. */
+uint64_t knit__alloc_count(void);
 extern const knit_allocator knit__default_allocator;
 
 /* Makes room for `need` elements: grows *data (of *cap elements, element_size bytes each) to at least `need`, keeping

@@ -283,6 +283,7 @@ const knit_backend knit__cpu_backend = {
 	.buffer_clear = cpu_buffer_clear,
 	.plan_create = knit__cpu_plan_create,
 	.plan_destroy = knit__cpu_plan_destroy,
+	.plan_rebind = knit__cpu_plan_rebind,
 	.plan_submit = knit__cpu_plan_submit,
 	.plan_wait = knit__cpu_plan_wait,
 	.plan_times = knit__cpu_plan_times,

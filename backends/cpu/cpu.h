@@ -40,6 +40,7 @@ knit_kernel knit__cpu_select_from(const knit_cpu_kernel *const *table, uint32_t 
 knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
                                   knit_diag *d);
 void knit__cpu_plan_destroy(knit_device *dev, knit_plan *plan);
+knit_status knit__cpu_plan_rebind(knit_plan *plan, uint32_t buffer, knit_buffer *buf);
 knit_status knit__cpu_plan_submit(knit_plan *plan, const int64_t *symbols);
 knit_status knit__cpu_plan_wait(knit_plan *plan, uint64_t timeout_ns);
 size_t knit__cpu_plan_times(const knit_plan *plan, knit_step_time *out, size_t cap);

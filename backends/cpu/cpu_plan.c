@@ -19,12 +19,18 @@ typedef struct plan_step {
 	bool split;
 } plan_step;
 
+/* An operand that reads a weight. */
+typedef struct weight_use { uint32_t step, operand; } weight_use;
+
 struct knit_plan {
 	knit_device *dev;
 	const knit_schedule *schedule;
 	plan_step *steps;
 	uint64_t *ns; /* per step; NULL where timing is off */
-	uint32_t step_count, symbol_count;
+	/* The uses of weight buffer i are uses[first_use[i] .. first_use[i + 1]), so that another can take its place. */
+	weight_use *uses;
+	uint32_t *first_use;
+	uint32_t step_count, symbol_count, use_count;
 	int64_t symbols[KNIT_MAX_SYMBOLS];
 	bool evaluated, submitted;
 };
@@ -34,6 +40,8 @@ struct knit_plan {
 static void plan_free(knit_device *dev, knit_plan *plan) {
 	knit__free(&dev->a, plan->steps, (size_t)plan->step_count * sizeof *plan->steps);
 	knit__free(&dev->a, plan->ns, (size_t)plan->step_count * sizeof *plan->ns);
+	knit__free(&dev->a, plan->uses, (size_t)plan->use_count * sizeof *plan->uses);
+	knit__free(&dev->a, plan->first_use, ((size_t)plan->schedule->buffer_count + 1) * sizeof *plan->first_use);
 	knit__free(&dev->a, plan, sizeof *plan);
 }
 
@@ -74,6 +82,45 @@ static bool step_resolve(const knit_device *dev, const knit_schedule *s, knit_bu
 	return true;
 }
 
+/* For every operand that reads a weight: counts it where uses is NULL, else writes it down at the buffer's place. */
+static void each_weight_use(const knit_schedule *s, uint32_t *at, weight_use *uses) {
+	for (uint32_t i = 0; i < s->step_count; ++i) {
+		for (uint32_t k = 0; k < s->steps[i].in_count; ++k) {
+			const uint32_t buffer = s->steps[i].in[k].buffer;
+			if (buffer >= s->buffer_count || s->buffers[buffer].use != KNIT_BUFFER_CONST)
+				continue;
+			if (uses)
+				uses[at[buffer]] = (weight_use){i, k};
+			++at[buffer];
+		}
+	}
+}
+
+/* Sorted by buffer, by counting. */
+static bool uses_find(knit_plan *plan) {
+	const knit_schedule *const s = plan->schedule;
+	uint32_t *const at = knit__alloc_array(&plan->dev->a, (size_t)s->buffer_count + 1, sizeof *at);
+
+	plan->first_use = at;
+	if (!at)
+		return false;
+	each_weight_use(s, at, NULL);
+	for (uint32_t i = 0; i <= s->buffer_count; ++i) {
+		const uint32_t count = at[i];
+		at[i] = plan->use_count;
+		plan->use_count += count;
+	}
+	plan->uses = knit__alloc_array(&plan->dev->a, plan->use_count, sizeof *plan->uses);
+	if (!plan->uses)
+		return false;
+	each_weight_use(s, at, plan->uses);
+	/* Each place has moved to where the next buffer's begins. */
+	for (uint32_t i = s->buffer_count; i > 0; --i)
+		at[i] = at[i - 1];
+	at[0] = 0;
+	return true;
+}
+
 knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
                                   knit_diag *d) {
 	*out = NULL;
@@ -87,7 +134,7 @@ knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit
 	plan->steps = knit__alloc_array(&dev->a, s->step_count, sizeof *plan->steps);
 	if (dev->timing)
 		plan->ns = knit__alloc_array(&dev->a, s->step_count, sizeof *plan->ns);
-	if (!plan->steps || (dev->timing && !plan->ns)) {
+	if (!plan->steps || (dev->timing && !plan->ns) || !uses_find(plan)) {
 		plan_free(dev, plan);
 		return knit__fail_memory(d, "a CPU plan", (uint64_t)s->step_count * sizeof *plan->steps);
 	}
@@ -107,6 +154,22 @@ knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit
 void knit__cpu_plan_destroy(knit_device *dev, knit_plan *plan) {
 	if (plan)
 		plan_free(dev, plan);
+}
+
+knit_status knit__cpu_plan_rebind(knit_plan *plan, uint32_t buffer, knit_buffer *buf) {
+	const knit_schedule *const s = plan->schedule;
+
+	if (buffer >= s->buffer_count || s->buffers[buffer].use != KNIT_BUFFER_CONST || buf->bytes < s->buffers[buffer].bytes)
+		return KNIT_ERR_ARGUMENT;
+	for (uint32_t i = plan->first_use[buffer]; i < plan->first_use[buffer + 1]; ++i) {
+		plan_step *const p = &plan->steps[plan->uses[i].step];
+		const uint32_t k = plan->uses[i].operand;
+		char *const base = buf->data + p->source->in[k].base;
+		if (plan->evaluated)
+			p->step.in[k].data = base + (p->step.in[k].data - p->in_base[k]);
+		p->in_base[k] = base;
+	}
+	return KNIT_OK;
 }
 
 /* ---- evaluating -------------------------------------------------------------------------------------------------- */
