@@ -104,6 +104,24 @@ void bench_out_state(kernel_bench *b) {
 	b->writes_state = true;
 }
 
+void bench_out_more(kernel_bench *b, knit_dtype dtype, int rank, const int64_t *dims) {
+	bench_tensor *const out = &b->more[b->more_count++];
+	const uint64_t bytes = bytes_for(dtype, layout(&out->t, dtype, rank, dims, 0));
+
+	out->memory = must(malloc(bytes ? bytes : 1));
+	out->t.data = out->memory;
+}
+
+void bench_out_more_state(kernel_bench *b) {
+	++b->more_count;
+	b->more[b->more_count - 1] = (bench_tensor){.t = b->in[b->more_count].t};
+}
+
+void bench_absent(kernel_bench *b, uint32_t i) {
+	free(b->in[i].memory);
+	b->in[i] = (bench_tensor){0};
+}
+
 void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value) {
 	const knit_cpu_tensor *const t = &b->in[i].t;
 
@@ -113,6 +131,8 @@ void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value) {
 void bench_free(kernel_bench *b) {
 	for (uint32_t i = 0; i < b->in_count; ++i)
 		free(b->in[i].memory);
+	for (uint32_t i = 0; i < b->more_count; ++i)
+		free(b->more[i].memory);
 	free(b->out_memory);
 	*b = (kernel_bench){0};
 }
@@ -152,11 +172,16 @@ static void view_of(const knit_cpu_tensor *t, knit_operand_view *v) {
 static void node_of(const kernel_bench *b, knit_node_view *node) {
 	static const knit_graph empty;
 
-	*node = (knit_node_view){.op = b->op, .in_count = (uint8_t)b->in_count, .out_count = 1, .graph = &empty};
+	*node = (knit_node_view){.op = b->op,
+	                         .in_count = (uint8_t)b->in_count,
+	                         .out_count = (uint8_t)(1 + b->more_count),
+	                         .graph = &empty};
 	node->attr = b->attr;
 	for (uint32_t i = 0; i < b->in_count; ++i)
 		view_of(&b->in[i].t, &node->in[i]);
 	view_of(&b->out, &node->out[0]);
+	for (uint32_t i = 0; i < b->more_count; ++i)
+		view_of(&b->more[i].t, &node->out[i + 1]);
 }
 
 bool bench_accepts(const kernel_bench *b, const knit_cpu_kernel *k) {
@@ -177,6 +202,11 @@ void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_
 	s.out[0] = b->out;
 	if (!b->writes_state)
 		memset(b->out.data, 0xff, b->out_bytes);
+	for (uint32_t i = 0; i < b->more_count; ++i) {
+		s.out[i + 1] = b->more[i].t;
+		if (b->more[i].memory)
+			memset(b->more[i].memory, 0xff, bytes_for(b->more[i].t.dtype, bench_count(&b->more[i].t)));
+	}
 	const uint64_t scratch = k->scratch ? k->scratch(&node, threads) : 0;
 	if (scratch) {
 		if (posix_memalign(&memory, 64, scratch))
@@ -194,8 +224,16 @@ void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_
 	free(memory);
 }
 
-double *bench_reference(const kernel_bench *b, bool absolute) {
-	knit_array in[KNIT_MAX_IN] = {0}, out = {.dtype = b->out.dtype, .rank = b->out.rank};
+static knit_array reference_out(const knit_cpu_tensor *t, bool state) {
+	knit_array out = {.dtype = t->dtype, .rank = t->rank};
+
+	memcpy(out.dims, t->dims, sizeof out.dims);
+	out.data = state ? bench_values(t) : must(malloc((size_t)(bench_count(t) + 1) * sizeof(double)));
+	return out;
+}
+
+void bench_references(const kernel_bench *b, bool absolute, double *result[KNIT_MAX_OUT]) {
+	knit_array in[KNIT_MAX_IN] = {0}, out[KNIT_MAX_OUT] = {0};
 
 	for (uint32_t i = 0; i < b->in_count; ++i) {
 		const knit_cpu_tensor *const t = &b->in[i].t;
@@ -207,13 +245,23 @@ double *bench_reference(const kernel_bench *b, bool absolute) {
 		for (int64_t j = 0; absolute && j < bench_count(t); ++j)
 			in[i].data[j] = fabs(in[i].data[j]);
 	}
-	memcpy(out.dims, b->out.dims, sizeof out.dims);
-	out.data = b->writes_state ? bench_values(&b->out)
-	                           : must(malloc((size_t)(bench_count(&b->out) + 1) * sizeof(double)));
-	knit__op(b->op)->eval(b->attr, in, b->in_count, &out);
+	out[0] = reference_out(&b->out, b->writes_state);
+	for (uint32_t i = 0; i < b->more_count; ++i)
+		out[i + 1] = reference_out(&b->more[i].t, !b->more[i].memory);
+	knit__op(b->op)->eval(b->attr, in, b->in_count, out);
 	for (uint32_t i = 0; i < b->in_count; ++i)
 		free(in[i].data);
-	return out.data;
+	for (uint32_t i = 0; i < KNIT_MAX_OUT; ++i)
+		result[i] = out[i].data;
+}
+
+double *bench_reference(const kernel_bench *b, bool absolute) {
+	double *out[KNIT_MAX_OUT];
+
+	bench_references(b, absolute, out);
+	for (uint32_t i = 1; i < KNIT_MAX_OUT; ++i)
+		free(out[i]);
+	return out[0];
 }
 
 const knit_cpu_kernel *bench_kernel(uint16_t op, size_t n) {

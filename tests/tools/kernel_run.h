@@ -20,6 +20,9 @@ typedef struct kernel_bench {
 	knit_attr attr[KNIT_MAX_ATTRS];
 	uint64_t seed;
 	bool writes_state; /* out is in[0] */
+	/* Outputs 1 and 2 of ops that have them; a state in operand i where memory is NULL. */
+	bench_tensor more[KNIT_MAX_OUT - 1];
+	uint32_t more_count;
 } kernel_bench;
 
 void bench_free(kernel_bench *b);
@@ -33,6 +36,11 @@ void bench_indices(kernel_bench *b, uint32_t i, int64_t n, const int32_t *values
 void bench_out(kernel_bench *b, knit_dtype dtype, int rank, const int64_t *dims);
 /* Output 0 is the state in operand 0. */
 void bench_out_state(kernel_bench *b);
+/* The next output: a tensor, or the state in the operand of the same number. */
+void bench_out_more(kernel_bench *b, knit_dtype dtype, int rank, const int64_t *dims);
+void bench_out_more_state(kernel_bench *b);
+/* Takes operand i away: an optional one that is absent. */
+void bench_absent(kernel_bench *b, uint32_t i);
 /* Sets elements through a double. */
 void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value);
 
@@ -47,6 +55,8 @@ bool bench_accepts(const kernel_bench *b, const knit_cpu_kernel *k);
 void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_t threads);
 /* The op's reference on the same operands, from their absolute values if `absolute`; the caller frees. */
 double *bench_reference(const kernel_bench *b, bool absolute);
+/* Of every output. */
+void bench_references(const kernel_bench *b, bool absolute, double *out[KNIT_MAX_OUT]);
 
 /* The kernels of an op that this machine can run: the n-th, NULL past the last. */
 const knit_cpu_kernel *bench_kernel(uint16_t op, size_t n);

@@ -1,5 +1,5 @@
 /* Owns the CPU kernels of add, mul, scale, silu and gelu. References: ops/elementwise.c. */
-#include "exp.h"
+#include "activation.h"
 #include "kernels.h"
 #include "operand.h"
 
@@ -32,19 +32,13 @@ static void piece_scale(const float *a, const float *b, float factor, float *res
 static void piece_silu(const float *a, const float *b, float factor, float *restrict y, int64_t n) {
 	(void)b, (void)factor;
 	for (int64_t i = 0; i < n; ++i)
-		y[i] = a[i] / (1.0f + knit__expf(-a[i]));
+		y[i] = knit__silu_of(a[i]);
 }
 
-/* 0.5 (1 + tanh u) = 1 / (1 + exp(-2u)) */
 static void piece_gelu(const float *a, const float *b, float factor, float *restrict y, int64_t n) {
-	const float twice_root = 1.59576912160573071f; /* 2 sqrt(2/pi) */
-
 	(void)b, (void)factor;
-	for (int64_t i = 0; i < n; ++i) {
-		const float x = a[i];
-
-		y[i] = x / (1.0f + knit__expf(-twice_root * (x + 0.044715f * x * x * x)));
-	}
+	for (int64_t i = 0; i < n; ++i)
+		y[i] = knit__gelu_of(a[i]);
 }
 
 static int64_t elements(const knit_cpu_step *s) { return knit__cpu_outer(&s->out[0], 0); }

@@ -6,16 +6,23 @@
 
 extern const knit_cpu_kernel knit__gather_plain, knit__add_plain, knit__mul_plain, knit__scale_plain, knit__silu_plain,
 	knit__gelu_plain, knit__rms_norm_plain, knit__layer_norm_plain, knit__softmax_plain, knit__argmax_plain,
-	knit__rope_plain, knit__append_plain, knit__copy_plain, knit__cast_plain;
+	knit__rope_plain, knit__append_plain, knit__copy_plain, knit__cast_plain, knit__add_rms_norm_plain,
+	knit__kv_write_plain, knit__map_plain;
 
 extern const knit_cpu_kernel knit__linear_f32_plain, knit__linear_f16_plain, knit__linear_bf16_plain,
-	knit__linear_q8_0_plain, knit__linear_q4_0_plain, knit__attention_plain;
+	knit__linear_q8_0_plain, knit__linear_q4_0_plain, knit__attention_plain, knit__linear_lora_plain,
+	knit__linear_group_plain, knit__linear_glu_plain;
+
+extern const knit_cpu_kernel knit__lora_select_plain;
 
 #if defined(__x86_64__)
+extern const knit_cpu_kernel knit__lora_select_avx2, knit__lora_select_avx512;
 extern const knit_cpu_kernel knit__linear_f32_avx2, knit__linear_f16_avx2, knit__linear_bf16_avx2,
-	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2, knit__attention_avx2;
+	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2, knit__attention_avx2, knit__linear_lora_avx2,
+	knit__linear_group_avx2, knit__linear_glu_avx2;
 extern const knit_cpu_kernel knit__linear_f32_avx512, knit__linear_f16_avx512, knit__linear_bf16_avx512,
-	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512, knit__attention_avx512;
+	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512, knit__attention_avx512, knit__linear_lora_avx512,
+	knit__linear_group_avx512, knit__linear_glu_avx512;
 #endif
 
 #endif

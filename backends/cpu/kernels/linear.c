@@ -6,7 +6,7 @@
 
 /* Columns of a unit: few where there are few rows, so that many threads find work; more where x is read again for
  * each of them. What an output is does not depend on it. */
-static int64_t unit_columns(int64_t rows) { return rows > 8 ? 64 : 16; }
+int64_t knit__linear_unit_columns(int64_t rows) { return rows > 8 ? 64 : 16; }
 
 static int64_t rows_of(const knit_cpu_step *s) { return knit__cpu_outer(&s->out[0], 1); }
 
@@ -75,11 +75,15 @@ void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *
 	finish_row(k, bias, row);
 }
 
+void knit__linear_quantise_row(const knit_linear_isa *isa, const float *x, int64_t k, char *row) {
+	isa->quantise(x, k, isa->dtype == KNIT_Q8_0 ? 128 : 8, row);
+}
+
 void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
 	const int64_t k = s->in[1].dims[1], row_bytes = knit__linear_row_bytes(k);
 
 	for (int64_t r = begin; r < end; ++r)
-		isa->quantise(knit__f32_row(&s->in[0], r), k, isa->dtype == KNIT_Q8_0 ? 128 : 8, s->scratch + r * row_bytes);
+		knit__linear_quantise_row(isa, knit__f32_row(&s->in[0], r), k, s->scratch + r * row_bytes);
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -87,29 +91,30 @@ void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, c
 int64_t knit__linear_units(const knit_cpu_step *s) {
 	const int64_t rows = rows_of(s);
 
-	return knit__ceil_div(s->in[1].dims[0], unit_columns(rows)) * knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+	return knit__ceil_div(s->in[1].dims[0], knit__linear_unit_columns(rows)) * knit__ceil_div(rows, KNIT_LINEAR_ROWS);
 }
 
-/* The rows of x of one unit and all that does not change inside it. */
-typedef struct unit {
-	const knit_linear_isa *isa;
-	const char *x[KNIT_LINEAR_ROWS];
-	int64_t rows, columns, k, w_stride;
-	const char *w;
-	float *out;
-	int64_t out_stride;
-} unit;
+const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight) {
+	switch (weight) {
+	case KNIT_F16: return level->f16;
+	case KNIT_BF16: return level->bf16;
+	case KNIT_Q8_0: return level->q8_0;
+	case KNIT_Q4_0: return level->q4_0;
+	default: return level->f32;
+	}
+}
 
 /* rows x columns outputs of one span, cut into the variant's tiles. w and out point at the first column. */
-static void span_tiles(const unit *u, const knit_linear_isa *isa, const char *w, int64_t w_stride, int64_t k0,
-                       int64_t column, int64_t columns) {
+static void span_tiles(const knit_linear_block *u, const knit_linear_isa *isa, const char *w, int64_t w_stride,
+                       int64_t k0, int64_t column, int64_t columns) {
 	const bool quantised = knit__is_block(isa->dtype);
 	knit_linear_tile_args a = {.w_stride = w_stride,
 	                           .k0 = k0,
 	                           .length = knit__min(KNIT_LINEAR_SPAN, u->k - k0),
 	                           .k_padded = knit__linear_padded(u->k),
 	                           .out_stride = u->out_stride,
-	                           .add = k0 > 0};
+	                           .add = k0 > 0 || u->add,
+	                           .ahead = u->ahead};
 	int64_t count;
 
 	for (int64_t r = 0; r < u->rows; r += count) {
@@ -133,15 +138,21 @@ static void span_tiles(const unit *u, const knit_linear_isa *isa, const char *w,
 }
 
 /* Few rows: the matrix is read row by row, once, each row to its end. */
-static void run_few_rows(const unit *u) {
+static void run_few_rows(const knit_linear_block *u) {
 	for (int64_t c = 0; c < u->columns; c += KNIT_LINEAR_TILE_COLUMNS)
 		for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN)
 			span_tiles(u, u->isa, u->w + c * u->w_stride + knit__bytes_of(u->isa->dtype, k0), u->w_stride, k0, c,
 			           knit__min(KNIT_LINEAR_TILE_COLUMNS, u->columns - c));
 }
 
+/* Whether the tiles of many rows read the weights where they are: blocks do; f32 does where vectors will not straddle
+ * cache lines, which costs more than copying a tile once. */
+static bool in_place(const knit_linear_block *u, const char *w) {
+	return !u->isa->widened || (u->isa->dtype == KNIT_F32 && ((uintptr_t)w | (uintptr_t)u->w_stride) % 64 == 0);
+}
+
 /* Many rows: a span of x stays in the second cache for all columns, a tile of w in the first for all rows. */
-static void run_many_rows(const unit *u) {
+static void run_many_rows(const knit_linear_block *u) {
 	_Alignas(64) float wide[KNIT_LINEAR_TILE_COLUMNS * KNIT_LINEAR_SPAN];
 
 	for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN) {
@@ -151,7 +162,7 @@ static void run_many_rows(const unit *u) {
 			const int64_t columns = knit__min(KNIT_LINEAR_TILE_COLUMNS, u->columns - c);
 			const char *const w = u->w + c * u->w_stride + knit__bytes_of(u->isa->dtype, k0);
 
-			if (!u->isa->widened) {
+			if (in_place(u, w)) {
 				span_tiles(u, u->isa, w, u->w_stride, k0, c, columns);
 				continue;
 			}
@@ -163,37 +174,42 @@ static void run_many_rows(const unit *u) {
 }
 
 /* The empty sum. */
-static void clear(const unit *u) {
+static void clear(const knit_linear_block *u) {
 	for (int64_t r = 0; r < u->rows; ++r)
 		for (int64_t c = 0; c < u->columns; ++c)
 			u->out[r * u->out_stride + c] = 0;
 }
 
+void knit__linear_block(const knit_linear_block *b) {
+	if (b->k == 0 && !b->add)
+		clear(b);
+	else if (b->rows <= KNIT_LINEAR_TILE_ROWS)
+		run_few_rows(b);
+	else
+		run_many_rows(b);
+}
+
 void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
 	const knit_cpu_tensor *const w = &s->in[1];
 	const int64_t n = w->dims[0], k = w->dims[1], rows = rows_of(s), row_bytes = knit__linear_row_bytes(k);
-	const int64_t columns = unit_columns(rows), row_blocks = knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+	const int64_t columns = knit__linear_unit_columns(rows), row_blocks = knit__ceil_div(rows, KNIT_LINEAR_ROWS);
 	float *const out = (float *)(void *)s->out[0].data;
 
 	for (int64_t i = begin; i < end; ++i) {
 		const int64_t row = i % row_blocks * KNIT_LINEAR_ROWS, column = i / row_blocks * columns;
-		unit u = {.isa = isa,
-		          .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
-		          .columns = knit__min(columns, n - column),
-		          .k = k,
-		          .w_stride = knit__bytes_of(w->dtype, w->strides[0]),
-		          .out = out + row * n + column,
-		          .out_stride = n};
+		knit_linear_block u = {.isa = isa,
+		                       .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
+		                       .columns = knit__min(columns, n - column),
+		                       .k = k,
+		                       .w_stride = knit__bytes_of(w->dtype, w->strides[0]),
+		                       .out = out + row * n + column,
+		                       .out_stride = n,
+		                       .ahead = KNIT_LINEAR_AHEAD};
 
 		u.w = w->data + column * u.w_stride;
 		for (int64_t r = 0; r < u.rows; ++r)
 			u.x[r] = knit__is_block(w->dtype) ? s->scratch + (row + r) * row_bytes
 			                                  : (const char *)knit__f32_row(&s->in[0], row + r);
-		if (k == 0)
-			clear(&u);
-		else if (u.rows <= KNIT_LINEAR_TILE_ROWS)
-			run_few_rows(&u);
-		else
-			run_many_rows(&u);
+		knit__linear_block(&u);
 	}
 }

@@ -23,7 +23,7 @@ typedef struct knit_linear_tile_args {
 	float *out;
 	int64_t out_stride;                   /* elements from one row of x to the next */
 	bool add;                             /* to what out holds; set from the second span on */
-	bool brief;                           /* few weights: nothing to ask memory for beyond them */
+	int64_t ahead;                        /* see knit__linear_ahead */
 } knit_linear_tile_args;
 
 typedef void (*knit_linear_tile)(const knit_linear_tile_args *a);
@@ -35,7 +35,7 @@ typedef struct knit_linear_isa {
 	knit_dtype dtype;
 	int max_rows;                                    /* of a tile */
 	knit_linear_shape shapes[KNIT_LINEAR_TILE_ROWS]; /* [rows - 1] */
-	/* f16, bf16: where many rows share a weight row it is widened to f32 once and goes through the f32 shapes. */
+	/* Float weights: where many rows share a weight row it may be laid out as f32 once and go through the f32 shapes. */
 	const struct knit_linear_isa *widened;
 	void (*widen)(const char *src, float *dst, int64_t n);
 	/* Quantised weights: one row of x to scratch. */
@@ -56,7 +56,8 @@ typedef struct knit_linear_block {
 	int64_t w_stride;                /* bytes */
 	float *out;
 	int64_t out_stride;
-	bool add, brief;                 /* as in knit_linear_tile_args */
+	int64_t ahead;                   /* bytes; 0: nothing is asked for in advance */
+	bool add;                        /* to what out holds */
 } knit_linear_block;
 void knit__linear_block(const knit_linear_block *b);
 /* Columns that a unit takes of a step of so many rows. */
@@ -80,14 +81,15 @@ static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int
 }
 
 /* Bytes from a weight to the one that a tile of one row should ask memory for meanwhile: the same place some tiles
- * further down the matrix, near enough to stay in the second cache until it is used. Rows are too short for the
- * processor to see a stream in them. */
+ * further down the matrix, by default near enough to stay in the second cache until it is used. Rows are too short for
+ * the processor to see a stream in them. */
+#define KNIT_LINEAR_AHEAD (48 << 10)
 static inline int64_t knit__linear_ahead(const knit_linear_tile_args *a, int columns) {
-	const int64_t tile = a->w_stride * columns, wanted = 48 << 10;
+	const int64_t tile = a->w_stride * columns;
 
-	if (a->brief)
+	if (a->ahead == 0)
 		return 0;
-	return tile >= wanted || tile <= 0 ? tile : (wanted / tile + 1) * tile;
+	return tile >= a->ahead || tile <= 0 ? tile : (a->ahead / tile + 1) * tile;
 }
 /* The address may lie outside the matrix: it is only a hint, nothing is read through it. Always inline: a compiler may
  * take a function that only asks for a function that does nothing. */

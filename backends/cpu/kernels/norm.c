@@ -1,5 +1,5 @@
-/* Owns the CPU kernels of rms_norm and layer_norm. Sums are kept in double, in lanes whose order is fixed by the row
- * length alone: nothing overflows that f32 can hold. References: ops/norm.c. */
+/* Owns the CPU kernels of rms_norm, layer_norm and add_rms_norm. Sums are kept in double, in lanes whose order is fixed by the row
+ * length alone: nothing overflows that f32 can hold. References: ops/norm.c, ops/fused_norm.c. */
 #include "half.h"
 #include "kernels.h"
 #include "operand.h"
@@ -76,32 +76,54 @@ static void row_norm(const float *x, double mean, double factor, const knit_cpu_
 	}
 }
 
+static const knit_cpu_tensor no_bias = {0};
+
+static void rms_row(const float *x, double eps, const knit_cpu_tensor *gain, float *out, int64_t n) {
+	row_norm(x, 0, 1 / sqrt(sum_squares(x, n, 0) / (double)n + eps), gain, &no_bias, out, n);
+}
+
 static int64_t units(const knit_cpu_step *s) {
 	return knit__ceil_div(knit__cpu_outer(&s->out[0], 1), knit__rows_per_unit(knit__row_length(&s->out[0])));
 }
 
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, bool centre) {
-	static const knit_cpu_tensor none = {0};
-	const int64_t n = knit__row_length(&s->out[0]), step = knit__rows_per_unit(n);
-	const int64_t last = knit__min(end * step, knit__cpu_outer(&s->out[0], 1));
-	const double eps = s->attr[0].f;
-
-	for (int64_t r = begin * step; r < last; ++r) {
-		const float *const x = knit__f32_row(&s->in[0], r);
-		const double mean = centre ? sum_plain(x, n) / (double)n : 0;
-		const double factor = 1 / sqrt(sum_squares(x, n, mean) / (double)n + eps);
-
-		row_norm(x, mean, factor, &s->in[1], centre ? &s->in[2] : &none, knit__f32_row(&s->out[0], r), n);
-	}
+static int64_t last_row(const knit_cpu_step *s, int64_t end) {
+	return knit__min(end * knit__rows_per_unit(knit__row_length(&s->out[0])), knit__cpu_outer(&s->out[0], 1));
 }
 
 static void run_rms(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	const int64_t n = knit__row_length(&s->out[0]);
+
 	(void)thread;
-	run(s, begin, end, false);
+	for (int64_t r = begin * knit__rows_per_unit(n); r < last_row(s, end); ++r)
+		rms_row(knit__f32_row(&s->in[0], r), s->attr[0].f, &s->in[1], knit__f32_row(&s->out[0], r), n);
 }
+
 static void run_layer(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	const int64_t n = knit__row_length(&s->out[0]);
+
 	(void)thread;
-	run(s, begin, end, true);
+	for (int64_t r = begin * knit__rows_per_unit(n); r < last_row(s, end); ++r) {
+		const float *const x = knit__f32_row(&s->in[0], r);
+		const double mean = sum_plain(x, n) / (double)n;
+		const double factor = 1 / sqrt(sum_squares(x, n, mean) / (double)n + s->attr[0].f);
+
+		row_norm(x, mean, factor, &s->in[1], &s->in[2], knit__f32_row(&s->out[0], r), n);
+	}
+}
+
+/* The sum may take the place of a. */
+static void run_add_rms(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	const int64_t n = knit__row_length(&s->out[0]);
+
+	(void)thread;
+	for (int64_t r = begin * knit__rows_per_unit(n); r < last_row(s, end); ++r) {
+		const float *const a = knit__f32_row(&s->in[0], r), *const b = knit__f32_row(&s->in[1], r);
+		float *const sum = knit__f32_row(&s->out[0], r);
+
+		for (int64_t i = 0; i < n; ++i)
+			sum[i] = a[i] + b[i];
+		rms_row(sum, s->attr[0].f, &s->in[2], knit__f32_row(&s->out[1], r), n);
+	}
 }
 
 static bool accepts_rms(const knit_node_view *node) {
@@ -112,7 +134,14 @@ static bool accepts_layer(const knit_node_view *node) {
 	return accepts_rms(node) && (node->in_count < 3 || node->in[2].kind == 0 || knit__float_vector(&node->in[2]));
 }
 
+static bool accepts_add_rms(const knit_node_view *node) {
+	return knit__f32_rows(&node->in[0]) && knit__f32_rows(&node->in[1]) && knit__float_vector(&node->in[2]) &&
+	       knit__f32_dense(&node->out[0]) && knit__f32_dense(&node->out[1]);
+}
+
 const knit_cpu_kernel knit__rms_norm_plain = {"rms_norm", KNIT_OP_RMS_NORM, KNIT_CPU_PLAIN, accepts_rms, NULL,
                                               {{units, run_rms}}};
 const knit_cpu_kernel knit__layer_norm_plain = {"layer_norm", KNIT_OP_LAYER_NORM, KNIT_CPU_PLAIN, accepts_layer, NULL,
                                                 {{units, run_layer}}};
+const knit_cpu_kernel knit__add_rms_norm_plain = {"add_rms_norm", KNIT_OP_ADD_RMS_NORM, KNIT_CPU_PLAIN,
+                                                  accepts_add_rms, NULL, {{units, run_add_rms}}};

@@ -1,5 +1,6 @@
 /* Owns the CPU kernel of rope. Angles are computed in double once per token and shared by its heads. Reference:
  * ops/rope.c. */
+#include "rope.h"
 #include "kernels.h"
 #include "operand.h"
 
@@ -10,14 +11,9 @@ enum { THETA, ROTARY, LAYOUT };
 
 #define PIECE 64
 
-/* Per thread: frequencies (double), then cosines and sines of one token (float). */
-static uint64_t thread_bytes(int64_t rotary) { return ((uint64_t)rotary * 8 + 63) & ~UINT64_C(63); }
-
 static uint64_t scratch(const knit_node_view *node, uint32_t threads) {
-	return thread_bytes(node->attr[ROTARY].i) * threads;
+	return knit__rope_table_bytes(node->attr[ROTARY].i) * threads;
 }
-
-static int64_t units(const knit_cpu_step *s) { return s->in[0].dims[0]; }
 
 /* theta^(-2i/rotary) by repeated products: off by i roundings of double, far below what f32 can show. */
 static void frequencies(double theta, int64_t rotary, double *out) {
@@ -48,34 +44,46 @@ static void turn(const float *x, float *y, const float *c, const float *s, int64
 	}
 }
 
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	const int64_t heads = s->in[0].dims[1], dim = s->in[0].dims[2], rotary = s->attr[ROTARY].i, half = rotary / 2;
-	const bool split = s->attr[LAYOUT].i == KNIT_ROPE_SPLIT;
-	const int32_t *const pos = (const int32_t *)(void *)s->in[1].data;
-	char *const own = s->scratch + thread_bytes(rotary) * thread;
-	double *const frequency = (double *)(void *)own;
-	float *const cosines = (float *)(void *)(own + half * 8), *const sines = cosines + half;
+knit_rope_table knit__rope_table(double theta, int64_t rotary, knit_rope_layout layout, char *memory) {
+	const int64_t half = rotary / 2;
+	float *const cosines = (float *)(void *)(memory + half * 8);
+	const knit_rope_table t = {half, layout, (double *)(void *)memory, cosines, cosines + half};
 
 	if (half > 0)
-		frequencies(s->attr[THETA].f, rotary, frequency);
+		frequencies(theta, rotary, t.frequencies);
+	return t;
+}
+
+void knit__rope_turn_to(const knit_rope_table *t, int32_t pos) {
+	for (int64_t i = 0; i < t->half; ++i) {
+		const double angle = (double)pos * t->frequencies[i];
+
+		t->cosines[i] = (float)cos(angle);
+		t->sines[i] = (float)sin(angle);
+	}
+}
+
+void knit__rope_head(const knit_rope_table *t, const float *x, float *y, int64_t dim) {
+	if (t->layout == KNIT_ROPE_SPLIT)
+		turn(x, y, t->cosines, t->sines, t->half, 1, t->half);
+	else
+		turn(x, y, t->cosines, t->sines, t->half, 2, 1);
+	if (x != y)
+		memcpy(y + 2 * t->half, x + 2 * t->half, (size_t)(dim - 2 * t->half) * sizeof *y);
+}
+
+static int64_t units(const knit_cpu_step *s) { return s->in[0].dims[0]; }
+
+static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	const int64_t heads = s->in[0].dims[1], dim = s->in[0].dims[2], rotary = s->attr[ROTARY].i;
+	const int32_t *const pos = (const int32_t *)(void *)s->in[1].data;
+	const knit_rope_table table = knit__rope_table(s->attr[THETA].f, rotary, (knit_rope_layout)s->attr[LAYOUT].i,
+	                                               s->scratch + knit__rope_table_bytes(rotary) * thread);
+
 	for (int64_t t = begin; t < end; ++t) {
-		for (int64_t i = 0; i < half; ++i) {
-			const double angle = (double)pos[t] * frequency[i];
-
-			cosines[i] = (float)cos(angle);
-			sines[i] = (float)sin(angle);
-		}
-		for (int64_t h = 0; h < heads; ++h) {
-			const float *const x = knit__f32_row(&s->in[0], t * heads + h);
-			float *const y = knit__f32_row(&s->out[0], t * heads + h);
-
-			if (split)
-				turn(x, y, cosines, sines, half, 1, half);
-			else
-				turn(x, y, cosines, sines, half, 2, 1);
-			if (x != y)
-				memcpy(y + rotary, x + rotary, (size_t)(dim - rotary) * sizeof *y);
-		}
+		knit__rope_turn_to(&table, pos[t]);
+		for (int64_t h = 0; h < heads; ++h)
+			knit__rope_head(&table, knit__f32_row(&s->in[0], t * heads + h), knit__f32_row(&s->out[0], t * heads + h), dim);
 	}
 }
 
