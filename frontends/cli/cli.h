@@ -45,6 +45,7 @@ enum {
 	CLI_OPT_KV,
 	CLI_OPT_JSON,
 	CLI_OPT_VISITS,
+	CLI_OPT_LOOPS,
 	CLI_OPT_ADAPTER,
 	CLI_OPT_TOKENIZER,
 	CLI_OPT_OWN /* subcommands number their own from here */

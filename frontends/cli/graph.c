@@ -19,8 +19,9 @@ static const char help[] = "knit graph MODEL: prints the model's graph: every op
 						   "  -o, --output FILE     the file appears when it is complete (stdout)\n"
 						   "      --ctx N           positions of the KV slots (the model's, at most 4096)\n"
 						   "      --kv TYPE         f16 or f32 (f16)\n"
-						   "      --visits LIST     layers in the order in which they run, with commas\n"
-						   "      --adapter FILE    LoRA matrices from a file of their own\n";
+						   "      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
+						   "      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
+						   "      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n";
 
 typedef struct target {
 	int fd;
@@ -146,6 +147,7 @@ int cli_graph(int argc, char **argv) {
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
 		{"kv", required_argument, NULL, CLI_OPT_KV},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
+		{"loops", required_argument, NULL, CLI_OPT_LOOPS},
 		{"adapter", required_argument, NULL, CLI_OPT_ADAPTER},
 		{"help", no_argument, NULL, 'h'},
 		{0},

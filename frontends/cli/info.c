@@ -8,8 +8,9 @@ static const char help[] = "knit info MODEL: what a model is made of, and what i
 						   "  knit info story.gguf            layers, visits, parameters, shared weights, vocabulary\n"
 						   "  knit info story.gguf --json     the same for programs\n\n"
 						   "      --tokenizer FILE  llama2.c tokenizer (the model's own, or one beside it)\n"
-						   "      --visits LIST     layers in the order in which they run, with commas\n"
-						   "      --adapter FILE    LoRA matrices from a file of their own\n"
+						   "      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
+						   "      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
+						   "      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n"
 						   "      --json            one JSON object\n";
 
 /* What the store says about types and sharing. */
@@ -48,13 +49,10 @@ static uint32_t next_group(const knit_weights *store, uint32_t from) {
 }
 
 static void visits_text(const knit__decoder_config *c, char *out, size_t bytes) {
-	size_t at = 0;
+	knit__visit_list list = {.count = c->visit_count};
 
-	out[0] = '\0';
-	for (uint32_t v = 0; v < c->visit_count && at + 8 < bytes; ++v)
-		at += (size_t)snprintf(out + at, bytes - at, "%s%u", v ? " " : "", (unsigned)c->visits[v]);
-	if (at + 8 >= bytes)
-		snprintf(out + bytes - 5, 5, " ...");
+	memcpy(list.layer, c->visits, sizeof list.layer);
+	knit__visits_text(&list, out, bytes);
 }
 
 static bool visits_are_plain(const knit__decoder_config *c) {
@@ -97,7 +95,8 @@ static int print_text(const cli_common *c, const cli_model *m) {
 	store_facts f;
 	char a[32], b[32], text[256];
 
-	knit__decoder_count_parameters(k, store, m->model.adapters, &p);
+	if (knit__decoder_count_parameters(k, store, m->model.adapters, &p) != KNIT_OK)
+		return cli_fail("out of memory");
 	look_at_store(store, &f);
 	printf("file         %s, %s", c->model.path, knit__model_format_name(m->model.file.format));
 	if (m->model.file.version)
@@ -153,11 +152,12 @@ static cJSON *json_shared(const knit_weights *store) {
 static int print_json(const cli_common *c, const cli_model *m) {
 	const knit__decoder_config *k = &m->model.config;
 	const knit_weights *store = m->model.file.store;
-	cJSON *root = cJSON_CreateObject(), *types = cJSON_CreateObject(), *visits = cJSON_CreateArray();
 	knit__decoder_parameters p;
 	store_facts f;
 
-	knit__decoder_count_parameters(k, store, m->model.adapters, &p);
+	if (knit__decoder_count_parameters(k, store, m->model.adapters, &p) != KNIT_OK)
+		return cli_fail("out of memory");
+	cJSON *root = cJSON_CreateObject(), *types = cJSON_CreateObject(), *visits = cJSON_CreateArray();
 	look_at_store(store, &f);
 	cJSON_AddItemToObject(root, "model", cli_json_text(c->model.path, strlen(c->model.path)));
 	cJSON_AddStringToObject(root, "format", knit__model_format_name(m->model.file.format));
@@ -202,6 +202,7 @@ int cli_info(int argc, char **argv) {
 	static const struct option longs[] = {
 		{"tokenizer", required_argument, NULL, CLI_OPT_TOKENIZER},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
+		{"loops", required_argument, NULL, CLI_OPT_LOOPS},
 		{"adapter", required_argument, NULL, CLI_OPT_ADAPTER},
 		{"json", no_argument, NULL, CLI_OPT_JSON},
 		{"help", no_argument, NULL, 'h'},

@@ -10,6 +10,23 @@ static void log_to_stderr(void *user, int level, const char *text) {
 		fprintf(stderr, "knit: warning: %s\n", text);
 }
 
+/* Other visits than the model's: says what becomes of the weights that belong to visits. */
+static void note_visits(const knit__model *m) {
+	const char *what = m->adapters && m->config.visit_norms ? "LoRA and norms" : m->adapters ? "LoRA" : "norms";
+	uint32_t shared, bare;
+
+	if ((!m->adapters && !m->config.visit_norms) || !knit__decoder_visits_changed(&m->config, &shared, &bare))
+		return;
+	fprintf(stderr,
+			"knit: note: %u visits where the model has %u: the n-th visit of a layer takes the %s of the model's n-th",
+			(unsigned)m->config.visit_count, (unsigned)m->config.model_visits.count, what);
+	if (shared)
+		fprintf(stderr, "; %u more share those of its last", (unsigned)shared);
+	if (bare)
+		fprintf(stderr, "; %u have none", (unsigned)bare);
+	fprintf(stderr, "%s\n", m->adapters ? " (--adapter none: without LoRA)" : "");
+}
+
 int cli_model_open(const cli_common *c, cli_model *m) {
 	const knit_context_desc desc = {.log = log_to_stderr, .cpu_threads = c->threads};
 	knit_diag diag = {0};
@@ -20,8 +37,7 @@ int cli_model_open(const cli_common *c, cli_model *m) {
 	const knit_status status = knit__model_load(m->ctx, &c->model, &m->model, &diag);
 	if (status != KNIT_OK)
 		return cli_fail_diag(status, &diag);
-	if (m->model.lora_dropped)
-		fprintf(stderr, "knit: note: the model's LoRA belongs to its own visits; with --visits it runs without\n");
+	note_visits(&m->model);
 	return CLI_OK;
 }
 

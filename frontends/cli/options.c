@@ -101,8 +101,15 @@ bool cli_common_option(cli_common *c, int option, char **argv, int *exit_code) {
 	case CLI_OPT_VISITS:
 		c->model.visits = optarg;
 		return true;
+	case CLI_OPT_LOOPS:
+		if (!cli_parse_i64(optarg, 1, KNIT__MAX_VISITS, &n))
+			return bad(exit_code, cli_usage(c->command, "--loops \"%s\" is no number from 1 to %d", optarg,
+											(int)KNIT__MAX_VISITS));
+		c->model.loops = (uint32_t)n;
+		return true;
 	case CLI_OPT_ADAPTER:
-		c->model.adapter_path = optarg;
+		c->model.no_adapter = strcmp(optarg, "none") == 0;
+		c->model.adapter_path = c->model.no_adapter ? NULL : optarg;
 		return true;
 	case CLI_OPT_TOKENIZER:
 		c->model.tokenizer_path = optarg;

@@ -36,8 +36,9 @@ static const char help[] =
 	"      --threads N       CPU threads (all cores)\n"
 	"      --device ID       see knit devices (the best one)\n"
 	"      --tokenizer FILE  llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
-	"      --visits LIST     layers in the order in which they run, with commas\n"
-	"      --adapter FILE    LoRA matrices from a file of their own\n"
+	"      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
+	"      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
+	"      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n"
 	"      --json            one JSON object instead of text: text, ids, timings, memory\n"
 	"  -q, --quiet           no figures at the end\n";
 
@@ -161,6 +162,7 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
 		{"tokenizer", required_argument, NULL, CLI_OPT_TOKENIZER},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
+		{"loops", required_argument, NULL, CLI_OPT_LOOPS},
 		{"adapter", required_argument, NULL, CLI_OPT_ADAPTER},
 		{"json", no_argument, NULL, CLI_OPT_JSON},
 		{"quiet", no_argument, NULL, 'q'},

@@ -171,43 +171,90 @@ static knit_status read_rope(key_reader *r, knit__decoder_config *c) {
 	return KNIT_OK;
 }
 
-static knit_status set_visit(knit__decoder_config *c, uint64_t at, bool valid, uint64_t layer, knit_diag *diag) {
-	if (!valid || layer >= c->layers)
-		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
-						  "visit %" PRIu64 " is of layer %" PRIu64 ", the model has layers 0 to %u: "
-						  "correct the list of visits",
-						  at, layer, (unsigned)c->layers - 1);
-	c->visits[at] = (uint16_t)layer;
+/* The model's own visits become those that run. */
+static void adopt(knit__decoder_config *c) {
+	const knit__visit_list *m = &c->model_visits;
+
+	memcpy(c->visits, m->layer, sizeof c->visits);
+	c->visit_count = m->count;
+	c->loops = m->shape;
+	knit__visits_stand_for(m, m, c->stands_for);
+}
+
+static knit_status read_list(key_reader *r, const knit__decoder_config *c, const knit_metadata_entry *array,
+							 knit__visit_list *out) {
+	memset(out, 0, sizeof *out);
+	if (array->count < 1 || array->count > KNIT__MAX_VISITS)
+		return knit__fail(r->diag, array->count ? KNIT_ERR_LIMIT : KNIT_ERR_FORMAT, 0,
+						  "knit.visits has %" PRIu64 " entries, needs 1 to %d", array->count, (int)KNIT__MAX_VISITS);
+	for (; out->count < array->count; ++out->count) {
+		uint64_t layer = 0;
+		if (!knit__metadata_u64_at(array, out->count, &layer) || layer >= c->layers)
+			return knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+							  "visit %u is of layer %" PRIu64 ", the model has layers 0 to %u: "
+							  "correct the list of visits",
+							  (unsigned)out->count, layer, (unsigned)c->layers - 1);
+		out->layer[out->count] = (uint16_t)layer;
+	}
+	knit__visits_find_loops(out);
 	return KNIT_OK;
 }
 
-static void each_layer_once(knit__decoder_config *c) {
-	c->visit_count = c->layers;
-	for (uint32_t v = 0; v < c->layers; ++v)
-		c->visits[v] = (uint16_t)v;
-}
+/* The keys that describe visits as loops; *any: at least one is there. */
+static knit_status read_loop_counts(key_reader *r, knit__loop_counts *out, bool *any) {
+	const struct {
+		const char *key;
+		uint64_t *value, least;
+	} keys[] = {
+		{"knit.prelude", &out->prelude, 0},
+		{"knit.coda", &out->coda, 0},
+		{"knit.loops", &out->loops, 1},
+		{"knit.block.layers", &out->block, 1},
+		{"knit.block.repeats", &out->repeats, 1},
+	};
 
-static knit_status read_visits(key_reader *r, knit__decoder_config *c) {
-	const knit_metadata_entry *list = NULL;
-	const knit_status found = knit__metadata_array(r->m, "knit.visits", &list, r->diag);
-
-	if (found == KNIT_ERR_NOT_FOUND) {
-		each_layer_once(c);
-		return KNIT_OK;
-	}
-	if (found != KNIT_OK)
-		return found;
-	if (list->count < 1 || list->count > KNIT__MAX_VISITS)
-		return knit__fail(r->diag, list->count ? KNIT_ERR_LIMIT : KNIT_ERR_FORMAT, 0,
-						  "knit.visits has %" PRIu64 " entries, needs 1 to %d", list->count, (int)KNIT__MAX_VISITS);
-	for (uint64_t i = 0; i < list->count; ++i) {
-		uint64_t layer = 0;
-		const bool valid = knit__metadata_u64_at(list, i, &layer);
-		const knit_status status = set_visit(c, i, valid, layer, r->diag);
+	memset(out, 0, sizeof *out);
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
+		const knit_status status = knit__metadata_u64(r->m, keys[i].key, keys[i].value, r->diag);
+		if (status == KNIT_ERR_NOT_FOUND)
+			continue;
 		if (status != KNIT_OK)
 			return status;
+		*any = true;
+		if (*keys[i].value < keys[i].least)
+			return knit__fail(r->diag, KNIT_ERR_FORMAT, 0, "%s is %" PRIu64 ", needs at least %" PRIu64 ": correct the key",
+							  keys[i].key, *keys[i].value, keys[i].least);
 	}
-	c->visit_count = (uint32_t)list->count;
+	return KNIT_OK;
+}
+
+/* knit.visits, or the loops that knit.loops and its companions describe; where both are there they must agree. */
+static knit_status read_visits(key_reader *r, knit__decoder_config *c) {
+	const knit_metadata_entry *array = NULL;
+	const knit_status found = knit__metadata_array(r->m, "knit.visits", &array, r->diag);
+	knit__visit_list listed;
+	knit__loop_counts counts;
+	bool looped = false;
+
+	if (found != KNIT_OK && found != KNIT_ERR_NOT_FOUND)
+		return found;
+	knit_status status = read_loop_counts(r, &counts, &looped);
+	if (status == KNIT_OK && (looped || found == KNIT_ERR_NOT_FOUND))
+		status = knit__visits_make(c->layers, &counts, &c->model_visits, r->diag);
+	if (status == KNIT_OK && found == KNIT_OK)
+		status = read_list(r, c, array, &listed);
+	if (status != KNIT_OK)
+		return status;
+	if (looped && found == KNIT_OK &&
+		(listed.count != c->model_visits.count ||
+		 memcmp(listed.layer, c->model_visits.layer, listed.count * sizeof *listed.layer) != 0))
+		return knit__fail(r->diag, KNIT_ERR_FORMAT, 0,
+						  "knit.visits (%u entries) is not what knit.loops and its companions describe (%u visits): "
+						  "correct one or leave it out",
+						  (unsigned)listed.count, (unsigned)c->model_visits.count);
+	if (!looped && found == KNIT_OK)
+		c->model_visits = listed;
+	adopt(c);
 	return KNIT_OK;
 }
 
@@ -253,39 +300,54 @@ knit_status knit__decoder_config_read(const knit_metadata *metadata, const knit_
 	if (status == KNIT_OK)
 		status = knit__decoder_check_weights(out, weights, diag);
 	if (status == KNIT_OK)
+		status = knit__decoder_check_own_norms(out, weights, diag);
+	if (status == KNIT_OK)
 		status = knit__decoder_check_adapters(out, weights, diag);
 	return status;
 }
 
-knit_status knit__decoder_config_visits(knit__decoder_config *c, const char *list, bool *dropped, knit_diag *diag) {
-	knit__decoder_config changed = *c;
-	uint32_t count = 0;
-
-	for (const char *at = list;; ++at) {
-		uint64_t layer = 0;
-		const char *begin = at;
-		for (; *at >= '0' && *at <= '9' && layer <= UINT16_MAX; ++at)
-			layer = layer * 10 + (uint64_t)(*at - '0');
-		if (at == begin || (*at != ',' && *at != '\0'))
-			return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
-							  "visits \"%.60s\": needs layer numbers with commas between them, like 0,1,1,2", list);
-		if (count == KNIT__MAX_VISITS)
-			return knit__fail(diag, KNIT_ERR_LIMIT, 0, "more than %d visits", (int)KNIT__MAX_VISITS);
-		const knit_status status = set_visit(&changed, count, true, layer, diag);
-		if (status != KNIT_OK)
-			return KNIT_ERR_ARGUMENT;
-		++count;
-		if (*at == '\0')
-			break;
-	}
-	changed.visit_count = count;
-	const bool same = count == c->visit_count && memcmp(changed.visits, c->visits, count * sizeof *c->visits) == 0;
-	if (dropped)
-		*dropped = !same && c->lora_rank != 0;
-	if (!same)
-		changed.lora_rank = 0;
-	*c = changed;
+/* Runs `list` instead of the model's visits. */
+static knit_status run_list(knit__decoder_config *c, const knit__visit_list *list, knit_diag *diag) {
+	if (c->loop_norms && list->shape.loops == 0)
+		return knit__fail(diag, KNIT_ERR_UNSUPPORTED, 0,
+						  "the model has a norm after each loop, and these visits repeat themselves in more than one "
+						  "way: give visits with one loop");
+	memcpy(c->visits, list->layer, sizeof c->visits);
+	c->visit_count = list->count;
+	c->loops = list->shape;
+	knit__visits_stand_for(&c->model_visits, list, c->stands_for);
 	return KNIT_OK;
+}
+
+knit_status knit__decoder_config_visits(knit__decoder_config *c, const char *text, knit_diag *diag) {
+	knit__visit_list list;
+	const knit_status status = knit__visits_parse(text, c->layers, &list, diag);
+
+	return status == KNIT_OK ? run_list(c, &list, diag) : status;
+}
+
+knit_status knit__decoder_config_loops(knit__decoder_config *c, uint32_t loops, knit_diag *diag) {
+	knit__visit_list list = c->model_visits;
+	const knit_status status = knit__visits_set_loops(&list, loops, diag);
+
+	return status == KNIT_OK ? run_list(c, &list, diag) : status;
+}
+
+bool knit__decoder_visits_changed(const knit__decoder_config *c, uint32_t *shared, uint32_t *bare) {
+	bool used[KNIT__MAX_VISITS] = {false};
+
+	*shared = *bare = 0;
+	for (uint32_t v = 0; v < c->visit_count; ++v) {
+		const uint16_t own = c->stands_for[v];
+		if (own == KNIT__NO_VISIT) {
+			++*bare;
+			continue;
+		}
+		*shared += used[own];
+		used[own] = true;
+	}
+	return c->visit_count != c->model_visits.count ||
+		   memcmp(c->visits, c->model_visits.layer, c->visit_count * sizeof *c->visits) != 0;
 }
 
 /* A number stored as text, as safetensors' __metadata__ holds it. */
@@ -322,8 +384,11 @@ knit_status knit__decoder_config_adapter(knit__decoder_config *c, const knit_met
 	status = text_number(metadata, "rank", KNIT__MAX_LORA_RANK, &rank, diag);
 	if (status == KNIT_OK)
 		status = text_number(metadata, "alpha", 1e6, &alpha, diag);
-	if (status == KNIT_OK && knit__metadata_string(metadata, "schedule", &schedule, NULL) == KNIT_OK)
-		status = knit__decoder_config_visits(c, schedule, NULL, diag);
+	if (status == KNIT_OK && knit__metadata_string(metadata, "schedule", &schedule, NULL) == KNIT_OK) {
+		status = knit__visits_parse(schedule, c->layers, &c->model_visits, diag);
+		if (status == KNIT_OK)
+			adopt(c);
+	}
 	if (status != KNIT_OK)
 		return status;
 	if (rank != floor(rank))

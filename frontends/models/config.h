@@ -4,14 +4,13 @@
 #define KNIT_CONFIG_H
 
 #include "names.h"
+#include "visits.h"
 
 #include "../../graph/weights.h"
 #include "../formats/metadata.h"
 
-/* Limits on what a file may ask for; one past each is refused with LIMIT. */
+/* Limits on what a file may ask for, with those of visits.h; one past each is refused with LIMIT. */
 enum {
-	KNIT__MAX_LAYERS = 1024,
-	KNIT__MAX_VISITS = 1024,
 	KNIT__MAX_WIDTH = 1 << 20, /* embedding and feed-forward length */
 	KNIT__MAX_HEADS = 4096,
 	KNIT__MAX_CONTEXT = 1 << 24,
@@ -28,6 +27,10 @@ typedef struct knit__decoder_config {
 	bool tied;                         /* no output matrix in the file: the head is token_embd */
 	uint16_t visits[KNIT__MAX_VISITS]; /* visit v runs layer visits[v] */
 	uint32_t visit_count;
+	knit__loop_shape loops;                /* of these visits */
+	knit__visit_list model_visits;         /* what the file, or its adapter, was made for */
+	uint16_t stands_for[KNIT__MAX_VISITS]; /* visit of model_visits whose LoRA and norms visit v has, or KNIT__NO_VISIT */
+	bool visit_norms, loop_norms;          /* the model has norms of single visits, after its loops */
 	int64_t lora_rank; /* 0: the model has no LoRA */
 	float lora_scale;  /* alpha / rank */
 	knit__name_style lora_names;
@@ -39,9 +42,13 @@ typedef struct knit__decoder_config {
 knit_status knit__decoder_config_read(const knit_metadata *metadata, const knit_weights *weights,
 									  knit__decoder_config *out, knit_diag *diag);
 
-/* Replaces the visits ("0,1,2,2,2,3,4"). A model's own LoRA belongs to its own visits: it is dropped, which `*dropped`
- * reports (may be NULL). ARGUMENT for a bad list. */
-knit_status knit__decoder_config_visits(knit__decoder_config *c, const char *list, bool *dropped, knit_diag *diag);
+/* Runs other visits than the model's: a list as of knit__visits_parse, or another number of loops. LoRA and norms of visits
+ * go along as knit__visits_stand_for says. ARGUMENT for a bad list, UNSUPPORTED where loops cannot be told. */
+knit_status knit__decoder_config_visits(knit__decoder_config *c, const char *list, knit_diag *diag);
+knit_status knit__decoder_config_loops(knit__decoder_config *c, uint32_t loops, knit_diag *diag);
+/* Whether the visits are others than the model's. Then *shared is how many of them have the LoRA and norms of a visit that an
+ * earlier one has too, and *bare how many are of a layer that the model does not visit. */
+bool knit__decoder_visits_changed(const knit__decoder_config *c, uint32_t *shared, uint32_t *bare);
 
 /* Reads rank, alpha and (where it has one) the schedule of visits of an adapter file and checks its matrices against
  * the model. */
@@ -51,13 +58,23 @@ knit_status knit__decoder_config_adapter(knit__decoder_config *c, const knit_met
 /* Rows and columns that a weight must have; columns 0 means a vector. */
 void knit__decoder_part_shape(const knit__decoder_config *c, knit__part part, int64_t *rows, int64_t *columns);
 
+/* The name of the weight that part `part` of visit `visit` uses: the layer's, or the visit's own norm where `weights` has
+ * one. */
+void knit__decoder_weight_name(const knit__decoder_config *c, const knit_weights *weights, knit__part part,
+							   uint32_t visit, char out[KNIT__NAME_BYTES]);
+/* The norm that follows a visit, because a loop ends there; false if there is none. With more loops than the model's, those
+ * past its last have the last one's. */
+bool knit__decoder_loop_norm_after(const knit__decoder_config *c, const knit_weights *weights, uint32_t visit,
+								   char out[KNIT__NAME_BYTES]);
+
 /* Parameters stored in the layers that are visited plus embedding, norms and head (unique), the same counted once per
  * visit (visited), and those of the LoRA matrices. */
 typedef struct knit__decoder_parameters {
 	uint64_t unique, visited, lora;
 } knit__decoder_parameters;
-void knit__decoder_count_parameters(const knit__decoder_config *c, const knit_weights *base,
-									const knit_weights *adapters, knit__decoder_parameters *out);
+/* Tensors with equal bytes count once in `unique`. MEMORY. */
+knit_status knit__decoder_count_parameters(const knit__decoder_config *c, const knit_weights *base,
+										   const knit_weights *adapters, knit__decoder_parameters *out);
 
 /* Bytes of KV cache that one position takes over all visits. */
 uint64_t knit__decoder_kv_bytes(const knit__decoder_config *c, knit_dtype kv);

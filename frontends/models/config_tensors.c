@@ -103,6 +103,25 @@ static knit_status refuse_foreign(const knit__decoder_config *c, const knit_weig
 	return KNIT_OK;
 }
 
+/* Whether every visit of the layer has its own norm `part`: then the layer needs none. */
+static bool has_own_norms(const knit__decoder_config *c, const knit_weights *weights, knit__part part, uint32_t layer) {
+	const knit__visit_list *m = &c->model_visits;
+	char name[KNIT__NAME_BYTES];
+	uint32_t visits = 0;
+
+	if (part > KNIT__FFN_NORM)
+		return false;
+	for (uint32_t v = 0; v < m->count; ++v) {
+		if (m->layer[v] != layer)
+			continue;
+		++visits;
+		knit__visit_norm_name(c->names, part, v, name);
+		if (!knit__weights_get(weights, name))
+			return false;
+	}
+	return visits > 0;
+}
+
 knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag) {
 	char name[KNIT__NAME_BYTES];
 	knit_status status = refuse_foreign(c, weights, diag);
@@ -128,8 +147,110 @@ knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weig
 		status = check_part(c, weights, KNIT__OUTPUT, 0, diag);
 	for (uint32_t layer = 0; layer < c->layers && status == KNIT_OK; ++layer)
 		for (int p = KNIT__ATTN_NORM; p < KNIT__PART_COUNT && status == KNIT_OK; ++p)
-			status = check_part(c, weights, (knit__part)p, layer, diag);
+			if (!has_own_norms(c, weights, (knit__part)p, layer))
+				status = check_part(c, weights, (knit__part)p, layer, diag);
 	return status;
+}
+
+/* How many names begin with `prefix` and a digit. */
+static uint32_t count_numbered(const knit_weights *weights, const char *prefix) {
+	const size_t n = strlen(prefix);
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < weights->count; ++i) {
+		const char *name = weights->entries[i].name;
+		count += strncmp(name, prefix, n) == 0 && name[n] >= '0' && name[n] <= '9';
+	}
+	return count;
+}
+
+/* Adds 1 to *found where the tensor is there and has the shape of a norm. */
+static knit_status check_own_norm(const knit__decoder_config *c, const knit_weights *weights, const char *name,
+								  uint32_t *found, knit_diag *diag) {
+	const knit_weight_entry *e = knit__weights_get(weights, name);
+
+	if (!e)
+		return KNIT_OK;
+	++*found;
+	return check_shape(e, c->dim, 0, diag);
+}
+
+static uint32_t own_norms(const knit__decoder_config *c, const knit_weights *weights) {
+	uint32_t count = 0;
+	char name[KNIT__NAME_BYTES];
+
+	for (uint32_t v = 0; v < c->model_visits.count; ++v)
+		for (int p = KNIT__ATTN_NORM; p <= KNIT__FFN_NORM; ++p) {
+			knit__visit_norm_name(c->names, (knit__part)p, v, name);
+			count += knit__weights_get(weights, name) != NULL;
+		}
+	return count;
+}
+
+knit_status knit__decoder_check_own_norms(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag) {
+	const knit__loop_shape *s = &c->model_visits.shape;
+	const char *prefix = c->names == KNIT__NAMES_HF ? "model.loops." : "loop.";
+	const uint32_t numbered = count_numbered(weights, prefix);
+	uint32_t found = 0, of_loops = 0, of_all = 0;
+	char name[KNIT__NAME_BYTES];
+	knit_status status = KNIT_OK;
+
+	for (uint32_t v = 0; v < c->model_visits.count && status == KNIT_OK; ++v)
+		for (int p = KNIT__ATTN_NORM; p <= KNIT__FFN_NORM && status == KNIT_OK; ++p) {
+			knit__visit_norm_name(c->names, (knit__part)p, v, name);
+			status = check_own_norm(c, weights, name, &found, diag);
+		}
+	for (uint32_t loop = 0; loop < s->loops && status == KNIT_OK; ++loop) {
+		knit__loop_norm_name(c->names, (int32_t)loop, name);
+		status = check_own_norm(c, weights, name, &of_loops, diag);
+	}
+	knit__loop_norm_name(c->names, -1, name);
+	if (status == KNIT_OK)
+		status = check_own_norm(c, weights, name, &of_all, diag);
+	if (status != KNIT_OK)
+		return status;
+	c->visit_norms = found > 0;
+	c->loop_norms = numbered + of_all > 0;
+	if (c->loop_norms && s->loops == 0)
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
+						  "there are norms after loops (%s...), but knit.visits repeats itself in more than one way: "
+						  "describe the loops with knit.loops",
+						  prefix);
+	if (numbered != of_loops)
+		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
+						  "%u of %u tensors %s* fit no loop: the visits have loops 0 to %u, "
+						  "each with one norm",
+						  (unsigned)(numbered - of_loops), (unsigned)numbered, prefix, (unsigned)s->loops - 1);
+	return KNIT_OK;
+}
+
+void knit__decoder_weight_name(const knit__decoder_config *c, const knit_weights *weights, knit__part part,
+							   uint32_t visit, char out[KNIT__NAME_BYTES]) {
+	if (part < KNIT__ATTN_NORM) {
+		knit__weight_name(c->names, part, 0, out);
+		return;
+	}
+	if (part <= KNIT__FFN_NORM && c->stands_for[visit] != KNIT__NO_VISIT) {
+		knit__visit_norm_name(c->names, part, c->stands_for[visit], out);
+		if (knit__weights_get(weights, out))
+			return;
+	}
+	knit__weight_name(c->names, part, c->visits[visit], out);
+}
+
+bool knit__decoder_loop_norm_after(const knit__decoder_config *c, const knit_weights *weights, uint32_t visit,
+								   char out[KNIT__NAME_BYTES]) {
+	const int32_t loop = c->loop_norms ? knit__visits_loop_end(&c->loops, visit) : -1;
+	const int32_t last = (int32_t)c->model_visits.shape.loops - 1;
+
+	if (loop < 0)
+		return false;
+	knit__loop_norm_name(c->names, loop < last ? loop : last, out);
+	if (knit__weights_get(weights, out))
+		return true;
+	/* The norm of all loops does not stand directly before the output norm. */
+	knit__loop_norm_name(c->names, -1, out);
+	return visit + 1 < c->visit_count && knit__weights_get(weights, out);
 }
 
 knit__name_style knit__adapter_names_of(const knit_weights *adapters) {
@@ -174,27 +295,29 @@ knit_status knit__decoder_check_adapters(const knit__decoder_config *c, const kn
 			first = there ? first : adapters->entries[i].name;
 			++there;
 		}
-	if (c->lora_rank == 0 && there == 0)
+	used = own_norms(c, adapters);
+	if (c->lora_rank == 0 && there == used)
 		return KNIT_OK;
 	if (c->lora_rank == 0)
 		return knit__fail(
 			diag, KNIT_ERR_FORMAT, 0,
 			"there are LoRA tensors (%.80s) but no knit.lora.rank: add knit.lora.rank and knit.lora.alpha", first);
-	for (uint32_t v = 0; v < c->visit_count; ++v)
+	const uint32_t norms = used;
+	for (uint32_t v = 0; v < c->model_visits.count; ++v)
 		for (int p = KNIT__ATTN_Q; p < KNIT__PART_COUNT; ++p) {
 			const knit_status status = check_pair(c, adapters, (knit__part)p, v, &used, diag);
 			if (status != KNIT_OK)
 				return status;
 		}
-	if (used == 0)
+	if (used == norms)
 		return knit__fail(diag, KNIT_ERR_NOT_FOUND, 0,
 						  "a LoRA of rank %" PRId64 " is announced but there is none for visits 0 to %u", c->lora_rank,
-						  (unsigned)c->visit_count - 1);
+						  (unsigned)c->model_visits.count - 1);
 	if (used != there)
 		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
 						  "%u of %u LoRA tensors fit no visit or projection (visits 0 to %u): "
 						  "correct their names or knit.visits",
-						  (unsigned)(there - used), (unsigned)there, (unsigned)c->visit_count - 1);
+						  (unsigned)(there - used), (unsigned)(there - norms), (unsigned)c->model_visits.count - 1);
 	return KNIT_OK;
 }
 
@@ -206,43 +329,54 @@ static uint64_t elements(const knit_weight_entry *e) {
 	return n;
 }
 
-void knit__decoder_count_parameters(const knit__decoder_config *c, const knit_weights *base,
-									const knit_weights *adapters, knit__decoder_parameters *out) {
-	bool counted[KNIT__MAX_LAYERS] = {false};
+/* What knit__decoder_count_parameters fills: each use counts, each storage once. */
+typedef struct counter {
+	knit__decoder_parameters *out;
+	bool *seen; /* per entry of the store: its storage was counted */
+} counter;
+
+static void count_use(counter *k, const knit_weights *store, const char *name) {
+	const knit_weight_entry *e = knit__weights_get(store, name);
+
+	if (!e)
+		return;
+	/* Which tensors share bytes is known once the store is sealed. */
+	const size_t storage = atomic_load(&store->sealed) ? e->storage : (size_t)(e - store->entries);
+	k->out->visited += elements(e);
+	if (!k->seen[storage])
+		k->out->unique += elements(e);
+	k->seen[storage] = true;
+}
+
+knit_status knit__decoder_count_parameters(const knit__decoder_config *c, const knit_weights *base,
+										   const knit_weights *adapters, knit__decoder_parameters *out) {
+	const knit_allocator *a = &base->ctx->a;
+	counter k = {out, knit__alloc_array(a, base->count, sizeof *k.seen)};
 	char name[KNIT__NAME_BYTES];
-	const knit_weight_entry *embd = NULL;
 
 	memset(out, 0, sizeof *out);
+	if (!k.seen)
+		return KNIT_ERR_MEMORY;
 	for (int p = 0; p < KNIT__ATTN_NORM; ++p) {
-		knit__weight_name(c->names, (knit__part)p, 0, name);
-		const knit_weight_entry *e = knit__weights_get(base, name);
-		if (p == KNIT__TOKEN_EMBD)
-			embd = e;
-		if (p == KNIT__OUTPUT && !e)
-			e = embd;
-		if (!e)
-			continue;
-		out->visited += elements(e);
-		if (p != KNIT__OUTPUT || e->storage != embd->storage)
-			out->unique += elements(e);
+		knit__weight_name(c->names, p == KNIT__OUTPUT && c->tied ? KNIT__TOKEN_EMBD : (knit__part)p, 0, name);
+		count_use(&k, base, name);
 	}
 	for (uint32_t v = 0; v < c->visit_count; ++v) {
 		for (int p = KNIT__ATTN_NORM; p < KNIT__PART_COUNT; ++p) {
-			knit__weight_name(c->names, (knit__part)p, c->visits[v], name);
-			const knit_weight_entry *e = knit__weights_get(base, name);
-			if (!e)
-				continue;
-			out->visited += elements(e);
-			if (!counted[c->visits[v]])
-				out->unique += elements(e);
+			knit__decoder_weight_name(c, base, (knit__part)p, v, name);
+			count_use(&k, base, name);
 		}
-		counted[c->visits[v]] = true;
+		if (knit__decoder_loop_norm_after(c, base, v, name))
+			count_use(&k, base, name);
 	}
+	knit__free(a, k.seen, base->count * sizeof *k.seen);
 	if (!adapters || c->lora_rank == 0)
-		return;
+		return KNIT_OK;
 	for (uint32_t i = 0; i < adapters->count; ++i)
 		if (is_adapter_name(c->lora_names, adapters->entries[i].name))
 			out->lora += elements(&adapters->entries[i]);
+	out->lora -= (uint64_t)own_norms(c, adapters) * (uint64_t)c->dim;
+	return KNIT_OK;
 }
 
 uint64_t knit__decoder_kv_bytes(const knit__decoder_config *c, knit_dtype kv) {

@@ -6,6 +6,8 @@
 
 /* Presence and shapes of everything that the visits need; sets vocab and tied. */
 knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag);
+/* Shapes and numbers of the norms of visits and loops; sets loop_norms. */
+knit_status knit__decoder_check_own_norms(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag);
 /* Pairs, shapes and visit numbers of the LoRA matrices, if the config has a rank; none at all if it has not. */
 knit_status knit__decoder_check_adapters(const knit__decoder_config *c, const knit_weights *adapters, knit_diag *diag);
 /* The naming style of an adapter file. */

@@ -21,7 +21,7 @@ static knit_tensor weight(const site *s, knit__part part) {
 	knit_weights *store = of_visit ? s->desc->visit_bases[s->visit] : s->desc->base;
 	char name[KNIT__NAME_BYTES];
 
-	knit__weight_name(s->c->names, part, s->layer, name);
+	knit__decoder_weight_name(s->c, store, part, s->visit, name);
 	return knit_weight(s->g, store, "%s", name);
 }
 
@@ -33,10 +33,11 @@ static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
 	char a[KNIT__NAME_BYTES], b[KNIT__NAME_BYTES];
 	knit_weight_info info;
 
-	if (!store || s->c->lora_rank == 0)
+	const uint16_t own = s->c->stands_for[s->visit];
+	if (!store || s->c->lora_rank == 0 || own == KNIT__NO_VISIT)
 		return y;
-	knit__adapter_name(s->c->lora_names, part, s->visit, 'a', a);
-	knit__adapter_name(s->c->lora_names, part, s->visit, 'b', b);
+	knit__adapter_name(s->c->lora_names, part, own, 'a', a);
+	knit__adapter_name(s->c->lora_names, part, own, 'b', b);
 	if (knit_weights_find(store, a, &info) != KNIT_OK)
 		return y;
 
@@ -48,6 +49,16 @@ static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
 static knit_tensor norm(const site *s, knit_tensor x, knit__part part) {
 	origin(s, knit__part_name(part));
 	return knit_rms_norm(s->g, x, weight(s, part), s->c->rms_eps);
+}
+
+/* The norm between loops, where the model has one. */
+static knit_tensor loop_norm(const site *s, knit_tensor x) {
+	char name[KNIT__NAME_BYTES];
+
+	if (!knit__decoder_loop_norm_after(s->c, s->desc->base, s->visit, name))
+		return x;
+	knit_origin(s->g, "loop.%d.output_norm", (int)knit__visits_loop_end(&s->c->loops, s->visit));
+	return knit_rms_norm(s->g, x, knit_weight(s->g, s->desc->base, "%s", name), s->c->rms_eps);
 }
 
 static knit_tensor heads_of(const site *s, knit_tensor x, knit__part part, int64_t heads, bool turn) {
@@ -129,7 +140,7 @@ knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *des
 	knit_tensor x = knit_gather(s.g, embd, ids);
 	for (s.visit = 0; s.visit < s.c->visit_count; ++s.visit) {
 		s.layer = s.c->visits[s.visit];
-		x = block(&s, x);
+		x = loop_norm(&s, block(&s, x));
 	}
 	/* Only the rows whose logits are asked for go through the head: the vocabulary is the widest matrix. */
 	knit_origin(s.g, "output_norm");

@@ -66,33 +66,28 @@ static knit_status read_config(knit__model *m, const char *path, knit_diag *diag
 	return knit__decoder_config_read(keys, m->file.store, &m->config, diag);
 }
 
-/* The visits that were asked for, then the adapter, whose LoRA may be tied to visits of its own. */
 static knit_status read_adapter(knit_context *ctx, const knit__model_desc *desc, knit__model *m, knit_diag *diag) {
-	knit__decoder_config asked;
-	knit_status status = KNIT_OK;
-
-	if (desc->visits)
-		status = knit__decoder_config_visits(&m->config, desc->visits, &m->lora_dropped, diag);
-	if (status != KNIT_OK)
-		return status;
+	if (desc->no_adapter)
+		return KNIT_OK;
 	if (!desc->adapter_path) {
 		m->adapters = m->config.lora_rank ? m->file.store : NULL;
 		return KNIT_OK;
 	}
-	asked = m->config;
-	status = open_file(ctx, desc->adapter_path, desc->skip_finite_check, &m->adapter, diag);
+	knit_status status = open_file(ctx, desc->adapter_path, desc->skip_finite_check, &m->adapter, diag);
 	if (status == KNIT_OK)
 		status = knit__decoder_config_adapter(&m->config, &m->adapter.metadata, m->adapter.store, diag);
-	if (status == KNIT_OK && desc->visits &&
-		(asked.visit_count != m->config.visit_count ||
-		 memcmp(asked.visits, m->config.visits, asked.visit_count * sizeof *asked.visits) != 0))
-		status = knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
-							"the adapter brings visits of its own, others than --visits %.60s: leave "
-							"--visits out",
-							desc->visits);
 	m->adapters = m->adapter.store;
-	m->lora_dropped = false;
 	return name_file(status, desc->adapter_path, diag);
+}
+
+/* After the adapter, which may bring visits of its own: LoRA and norms of visits follow what was asked for. */
+static knit_status change_visits(const knit__model_desc *desc, knit__model *m, knit_diag *diag) {
+	if (desc->visits && desc->loops)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+						  "--visits lists every visit and --loops changes their number: give one of them");
+	if (desc->visits)
+		return knit__decoder_config_visits(&m->config, desc->visits, diag);
+	return desc->loops ? knit__decoder_config_loops(&m->config, desc->loops, diag) : KNIT_OK;
 }
 
 /* tokenizer.bin or tok512.bin in the folder of the model; false if neither is there. */
@@ -167,6 +162,8 @@ knit_status knit__model_load(knit_context *ctx, const knit__model_desc *desc, kn
 	status = name_file(status, resolved.path, diag);
 	if (status == KNIT_OK)
 		status = read_adapter(ctx, &resolved, out, diag);
+	if (status == KNIT_OK)
+		status = change_visits(&resolved, out, diag);
 	if (status == KNIT_OK && desc->tokenizer != KNIT__TOKENIZER_NONE)
 		status = read_tokenizer(ctx, &resolved, out, diag);
 	if (status != KNIT_OK)

@@ -15,7 +15,9 @@ typedef enum knit__tokenizer_need {
 typedef struct knit__model_desc {
 	const char *path;         /* a model file, or a folder with model.safetensors */
 	const char *adapter_path; /* a LoRA file of its own; NULL: the model's own LoRA, if it has one */
+	bool no_adapter;          /* run without any LoRA */
 	const char *visits;       /* "0,1,1,2" instead of the model's visits; NULL: the model's */
+	uint32_t loops;           /* another number of loops than the model's; 0: the model's */
 	const char
 		*tokenizer_path; /* a llama2.c tokenizer; NULL: the file's own, or tokenizer.bin or tok512.bin beside it */
 	knit__tokenizer_need tokenizer;
@@ -27,7 +29,6 @@ typedef struct knit__model {
 	knit__decoder_config config;
 	knit_weights *adapters;    /* borrowed from one of the files; NULL: no LoRA */
 	knit_tokenizer *tokenizer; /* NULL if none was needed */
-	bool lora_dropped;         /* other visits were asked for, and the model's own LoRA belongs to its own */
 } knit__model;
 
 /* On failure *out is cleared and the message says which file is meant. */

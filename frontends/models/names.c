@@ -2,6 +2,7 @@
 #include "names.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 typedef struct name_row {
@@ -38,6 +39,21 @@ void knit__weight_name(knit__name_style style, knit__part part, uint32_t layer, 
 		snprintf(out, KNIT__NAME_BYTES, "model.layers.%u.%s.weight", (unsigned)layer, name);
 	else
 		snprintf(out, KNIT__NAME_BYTES, "blk.%u.%s.weight", (unsigned)layer, name);
+}
+
+void knit__visit_norm_name(knit__name_style style, knit__part part, uint32_t visit, char out[KNIT__NAME_BYTES]) {
+	assert(part == KNIT__ATTN_NORM || part == KNIT__FFN_NORM);
+	snprintf(out, KNIT__NAME_BYTES, "%s.%u.%s.weight", style == KNIT__NAMES_HF ? "steps" : "visit", (unsigned)visit,
+			 style == KNIT__NAMES_HF ? names[part].hf : names[part].gguf);
+}
+
+void knit__loop_norm_name(knit__name_style style, int32_t loop, char out[KNIT__NAME_BYTES]) {
+	const bool hf = style == KNIT__NAMES_HF;
+
+	if (loop < 0)
+		snprintf(out, KNIT__NAME_BYTES, hf ? "model.loop_norm.weight" : "loop_norm.weight");
+	else
+		snprintf(out, KNIT__NAME_BYTES, hf ? "model.loops.%d.norm.weight" : "loop.%d.output_norm.weight", (int)loop);
 }
 
 void knit__adapter_name(knit__name_style style, knit__part part, uint32_t visit, char which,

@@ -33,6 +33,10 @@ typedef enum knit__part {
 const char *knit__part_name(knit__part part);
 /* The name of a weight in a file; `layer` is ignored for the parts that are not repeated. */
 void knit__weight_name(knit__name_style style, knit__part part, uint32_t layer, char out[KNIT__NAME_BYTES]);
+/* The norm that a visit has instead of its layer's: visit.7.attn_norm.weight. */
+void knit__visit_norm_name(knit__name_style style, knit__part part, uint32_t visit, char out[KNIT__NAME_BYTES]);
+/* The norm after a loop: loop.2.output_norm.weight, and the one for all loops (loop < 0): loop_norm.weight. */
+void knit__loop_norm_name(knit__name_style style, int32_t loop, char out[KNIT__NAME_BYTES]);
 /* The name of the LoRA matrix A (which = 'a') or B ('b') of a projection at a visit. */
 void knit__adapter_name(knit__name_style style, knit__part part, uint32_t visit, char which,
 						char out[KNIT__NAME_BYTES]);

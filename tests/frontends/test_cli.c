@@ -186,7 +186,7 @@ START_TEST(a_full_disk_is_reported) {
 END_TEST
 
 START_TEST(info_shows_visits_and_sharing) {
-	static const char *const parts[] = {"12 of 4 layers: 0 1 2 3 0 1 2 3", "rank 8", "tied", "bytes, 256 tokens",
+	static const char *const parts[] = {"12 of 4 layers: 0-3x3", "rank 8", "tied", "bytes, 256 tokens",
 										"f16"};
 	command_result r;
 
@@ -203,12 +203,24 @@ START_TEST(info_shows_visits_and_sharing) {
 	ck_assert_double_eq(number(root, "kv_bytes_per_position_f16"), 2 * 2 * 128 * 12);
 	ck_assert(cJSON_IsTrue(cJSON_GetObjectItem(root, "head_tied")));
 	cJSON_Delete(root);
-	/* Other visits than the model's: its LoRA does not belong to them, and that is said. */
+	/* Other visits than the model's: what becomes of its LoRA is said. */
 	RUN(&r, NULL, "info", model, "--visits", "3,3,0");
 	ck_assert_int_eq(r.code, 0);
-	ck_assert_ptr_nonnull(strstr(r.out, "3 of 4 layers: 3 3 0"));
+	ck_assert_ptr_nonnull(strstr(r.out, "3 of 4 layers: 3x2,0"));
 	ck_assert_ptr_nonnull(strstr(r.err, "LoRA"));
 	command_clear(&r);
+	RUN(&r, NULL, "info", model, "--loops", "5");
+	ck_assert_ptr_nonnull(strstr(r.out, "20 of 4 layers: 0-3x5"));
+	ck_assert_ptr_nonnull(strstr(r.err, "8 more share those of its last"));
+	command_clear(&r);
+	RUN(&r, NULL, "info", model, "--loops", "2", "--adapter", "none");
+	ck_assert_uint_eq(r.err_bytes, 0);
+	ck_assert_ptr_null(strstr(r.out, "LoRA"));
+	command_clear(&r);
+	RUN(&r, NULL, "info", model, "--loops", "2", "--visits", "0-3");
+	command_check_error(&r, 1, "give one of them");
+	RUN(&r, NULL, "info", model, "--loops", "0");
+	command_check_error(&r, 2, "--loops \"0\"");
 }
 END_TEST
 

@@ -48,7 +48,7 @@ START_TEST(a_full_config_and_its_defaults) {
 	ck_assert_int_eq(c.rope.layout, KNIT_ROPE_SPLIT);
 	ck_assert_float_eq(c.rope.theta, 500000);
 	ck_assert_int_eq(knit__weights_seal(tiny.store), KNIT_OK);
-	knit__decoder_count_parameters(&c, tiny.store, NULL, &p);
+	ck_assert_int_eq(knit__decoder_count_parameters(&c, tiny.store, NULL, &p), KNIT_OK);
 	const uint64_t layer = 2 * DIM + 2 * DIM * DIM + DIM * DIM + 3 * DIM * FFN, rest = VOCAB * DIM + DIM;
 	ck_assert_uint_eq(p.unique, 2 * layer + rest);
 	ck_assert_uint_eq(p.visited, 5 * layer + rest + VOCAB * DIM);
@@ -194,34 +194,138 @@ START_TEST(a_list_of_visits_from_the_user) {
 	static const char *const bad[] = {"", ",", "0,", "0,,1", "a", "0 1", "-1", "2", "99999999999999999999", "1,0,7"};
 	static knit__decoder_config c;
 	static char longest[KNIT__MAX_VISITS * 2 + 8];
-	bool dropped = true;
+	uint32_t shared_visits, bare;
 	knit_diag diag = {0};
 
 	tiny_open();
 	tiny_keys(NULL, NULL, 0);
 	tiny_tensors(NULL, LAYERS, NULL);
 	ck_assert_int_eq(knit__decoder_config_read(&tiny.keys, tiny.store, &c, &diag), KNIT_OK);
-	ck_assert_int_eq(knit__decoder_config_visits(&c, "1,0,0,1,1", &dropped, &diag), KNIT_OK);
+	ck_assert(!knit__decoder_visits_changed(&c, &shared_visits, &bare));
+	ck_assert_int_eq(knit__decoder_config_visits(&c, "1,0,0,1,1", &diag), KNIT_OK);
 	ck_assert_uint_eq(c.visit_count, 5);
 	ck_assert_uint_eq(c.visits[0], 1);
-	ck_assert(!dropped);
+	ck_assert(knit__decoder_visits_changed(&c, &shared_visits, &bare));
+	ck_assert(shared_visits == 3 && bare == 0);
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
 		knit_diag d = {0};
-		ck_assert_msg(knit__decoder_config_visits(&c, bad[i], NULL, &d) == KNIT_ERR_ARGUMENT, "\"%s\" is taken",
+		ck_assert_msg(knit__decoder_config_visits(&c, bad[i], &d) == KNIT_ERR_ARGUMENT, "\"%s\" is taken",
 					  bad[i]);
 		ck_assert(d.text[0]);
 	}
 	ck_assert_uint_eq(c.visit_count, 5); /* unchanged by what was refused */
 	for (int i = 0; i < KNIT__MAX_VISITS + 1; ++i)
 		strcat(longest, i ? ",1" : "1");
-	ck_assert_int_eq(knit__decoder_config_visits(&c, longest, NULL, &diag), KNIT_ERR_LIMIT);
-	/* LoRA belongs to the model's own visits. */
-	c.lora_rank = 4;
-	ck_assert_int_eq(knit__decoder_config_visits(&c, "1,0,0,1,1", &dropped, NULL), KNIT_OK);
-	ck_assert(!dropped && c.lora_rank == 4);
-	ck_assert_int_eq(knit__decoder_config_visits(&c, "1,0", &dropped, NULL), KNIT_OK);
-	ck_assert(dropped && c.lora_rank == 0);
+	ck_assert_int_eq(knit__decoder_config_visits(&c, longest, &diag), KNIT_ERR_LIMIT);
+	ck_assert_int_eq(knit__decoder_config_loops(&c, 3, &diag), KNIT_OK); /* of the model's visits, not of the last list */
+	ck_assert_uint_eq(c.visit_count, 6);
+	ck_assert_int_eq(knit__decoder_config_loops(&c, KNIT__MAX_VISITS / 2 + 1, &diag), KNIT_ERR_LIMIT);
+	ck_assert_int_eq(knit__decoder_config_loops(&c, 1, &diag), KNIT_OK);
+	ck_assert(!knit__decoder_visits_changed(&c, &shared_visits, &bare));
 	tiny_close();
+}
+END_TEST
+
+/* The keys that describe loops, and what they must not be. */
+START_TEST(loops_from_metadata) {
+	static const struct {
+		const char *keys[3];
+		uint32_t values[3];
+		knit_status status;
+		const char *text; /* the visits, or a part of the message */
+	} cases[] = {
+		{{"knit.loops"}, {3}, KNIT_OK, "0-1x3"},
+		{{"knit.loops", "knit.prelude"}, {3, 1}, KNIT_OK, "0,1x3"},
+		{{"knit.loops", "knit.coda"}, {2, 1}, KNIT_OK, "0x2,1"},
+		{{"knit.block.repeats"}, {2}, KNIT_OK, "0x2,1x2"},
+		{{"knit.block.repeats", "knit.loops"}, {2, 2}, KNIT_OK, "0x2,1x2,0x2,1x2"},
+		{{"knit.block.repeats", "knit.block.layers"}, {2, 2}, KNIT_OK, "0-1x2"},
+		{{"knit.loops"}, {0}, KNIT_ERR_FORMAT, "knit.loops is 0"},
+		{{"knit.prelude", "knit.coda"}, {1, 1}, KNIT_ERR_FORMAT, "leave none of 2 for the core"},
+		{{"knit.prelude"}, {0xffffffff}, KNIT_ERR_FORMAT, "knit.prelude"},
+		{{"knit.block.layers"}, {3}, KNIT_ERR_FORMAT, "no whole number of blocks of 3"},
+		{{"knit.loops"}, {513}, KNIT_ERR_LIMIT, "more than 1024"},
+		{{"knit.loops", "knit.block.repeats"}, {0xffffffff, 0xffffffff}, KNIT_ERR_LIMIT, "more than 1024"},
+	};
+	static knit__decoder_config c;
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+		knit_diag diag = {0};
+		char text[64];
+		tiny_open();
+		tiny_keys(NULL, NULL, 0);
+		tiny_tensors(NULL, LAYERS, NULL);
+		for (int k = 0; k < 3 && cases[i].keys[k]; ++k)
+			tiny_u32(cases[i].keys[k], cases[i].values[k]);
+		const knit_status status = knit__decoder_config_read(&tiny.keys, tiny.store, &c, &diag);
+		ck_assert_msg(status == cases[i].status, "case %zu: %s", i, diag.text);
+		knit__visits_text(&c.model_visits, text, sizeof text);
+		ck_assert_msg(strstr(status == KNIT_OK ? text : diag.text, cases[i].text), "case %zu: \"%s\" %s", i, text,
+					  diag.text);
+		tiny_close();
+	}
+}
+END_TEST
+
+/* knit.visits beside knit.loops: both, where they say the same. */
+START_TEST(visits_and_loops_agree) {
+	const uint32_t looped[] = {0, 1, 0, 1, 0, 1};
+
+	for (uint32_t loops = 2; loops <= 3; ++loops) {
+		tiny_open();
+		tiny_keys(NULL, NULL, 0);
+		tiny_tensors(NULL, LAYERS, NULL);
+		tiny_visits(looped, 6);
+		tiny_u32("knit.loops", loops);
+		if (loops == 3)
+			expect(KNIT_OK, "");
+		else
+			expect(KNIT_ERR_FORMAT, "knit.visits (6 entries) is not what knit.loops");
+	}
+}
+END_TEST
+
+START_TEST(own_norms_are_checked) {
+	static const struct {
+		const char *tensor, *left_out;
+		int64_t n;
+		knit_status status;
+		const char *part;
+	} cases[] = {
+		{"visit.3.attn_norm.weight", NULL, DIM, KNIT_OK, ""},
+		{"visit.3.attn_norm.weight", NULL, DIM + 1, KNIT_ERR_SHAPE, "visit.3.attn_norm.weight"},
+		{"visit.4.attn_norm.weight", NULL, DIM, KNIT_ERR_FORMAT, "visit.4.attn_norm.weight"}, /* there are 4 visits */
+		{"visit.3.attn_norm.weight", "blk.1.attn_norm.weight", DIM, KNIT_ERR_NOT_FOUND, "blk.1.attn_norm.weight"},
+		{"loop.1.output_norm.weight", NULL, DIM, KNIT_OK, ""},
+		{"loop.1.output_norm.weight", NULL, DIM - 1, KNIT_ERR_SHAPE, "loop.1.output_norm.weight"},
+		{"loop.2.output_norm.weight", NULL, DIM, KNIT_ERR_FORMAT, "1 of 1 tensors loop.* fit no loop"},
+		{"loop_norm.weight", NULL, DIM, KNIT_OK, ""},
+		{"loop_norm.weight", NULL, DIM + 1, KNIT_ERR_SHAPE, "loop_norm.weight"},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+		tiny_open();
+		tiny_keys(NULL, NULL, 0);
+		tiny_tensors(cases[i].left_out, LAYERS, NULL);
+		tiny_u32("knit.loops", 2);
+		tiny_tensor(cases[i].tensor, KNIT_F32, cases[i].n, 0, 1);
+		expect(cases[i].status, cases[i].part);
+	}
+	/* A layer needs no norm where each of its visits has one. */
+	tiny_open();
+	tiny_keys(NULL, NULL, 0);
+	tiny_tensors("blk.1.attn_norm.weight", LAYERS, NULL);
+	tiny_u32("knit.loops", 2);
+	tiny_tensor("visit.1.attn_norm.weight", KNIT_F32, DIM, 0, 1);
+	tiny_tensor("visit.3.attn_norm.weight", KNIT_F32, DIM, 0, 1);
+	expect(KNIT_OK, "");
+	/* A norm between loops needs loops that can be told. */
+	tiny_open();
+	tiny_keys(NULL, NULL, 0);
+	tiny_tensors(NULL, LAYERS, NULL);
+	tiny_visits((const uint32_t[]){0, 0, 1, 0, 1, 1, 1}, 7);
+	tiny_tensor("loop_norm.weight", KNIT_F32, DIM, 0, 1);
+	expect(KNIT_ERR_FORMAT, "norms after loops");
 }
 END_TEST
 
@@ -347,6 +451,9 @@ int main(void) {
 		foreign_models_are_refused_not_run,
 		visits_are_checked,
 		a_list_of_visits_from_the_user,
+		loops_from_metadata,
+		visits_and_loops_agree,
+		own_norms_are_checked,
 		tensors_are_checked,
 		lora_is_checked,
 		config_json_of_hugging_face,
