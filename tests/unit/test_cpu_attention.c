@@ -12,20 +12,30 @@ enum { Q, K, V, SEQ, POS };
 typedef struct shape {
 	int64_t tokens, heads, kv_heads, dim, sequences, positions, window;
 	knit_dtype k, v;
+	int64_t sinks, ring;
 } shape;
 
-static void make(kernel_bench *b, const shape *s, int64_t gap, const int32_t *seq, const int32_t *pos) {
-	const int64_t cells[] = {s->sequences, s->positions, s->kv_heads, s->dim};
+/* Blocks that would reach into the next head lie in one line with it. */
+static void make_slot(kernel_bench *b, uint32_t i, const shape *s, knit_dtype t) {
+	const bool block = knit__dtype_info(t)->is_block, flat = block && s->dim % 32 != 0;
+	const int64_t cells[] = {s->sequences, s->positions, flat ? s->kv_heads * s->dim : s->kv_heads, s->dim};
 
+	bench_in(b, i, t, flat ? 3 : 4, cells, 2, 0, t == KNIT_F32 ? 4 : 2);
+}
+
+static void make(kernel_bench *b, const shape *s, int64_t gap, const int32_t *seq, const int32_t *pos) {
 	*b = (kernel_bench){.op = KNIT_OP_ATTENTION, .seed = (uint64_t)(s->dim * 131 + s->positions)};
 	bench_in(b, Q, KNIT_F32, 3, (int64_t[]){s->tokens, s->heads, s->dim}, 2, gap, 0);
-	bench_in(b, K, s->k, 4, cells, 2, 0, s->k == KNIT_F32 ? 4 : 2);
-	bench_in(b, V, s->v, 4, cells, 2, 0, s->v == KNIT_F32 ? 4 : 2);
+	make_slot(b, K, s, s->k);
+	make_slot(b, V, s, s->v);
 	bench_indices(b, SEQ, s->tokens, seq);
 	bench_indices(b, POS, s->tokens, pos);
 	bench_out(b, KNIT_F32, 3, (int64_t[]){s->tokens, s->heads, s->dim});
 	b->attr[0].f = 1 / sqrt((double)s->dim);
 	b->attr[1].i = s->window;
+	b->attr[2].i = s->ring;
+	b->attr[3].i = s->sinks;
+	b->attr[4].i = s->kv_heads;
 }
 
 static void check(kernel_bench *b, const knit_cpu_kernel *k, const double *ref, int64_t piece, uint32_t threads,
@@ -61,7 +71,7 @@ START_TEST(head_dims_and_groups) {
 
 	for (int i = 0; i < 14; ++i) {
 		const int64_t group = groups[i % 5], tokens = i % 3 == 0 ? 19 : i % 3;
-		const shape s = {tokens, 2 * group, 2, dims[i], 2, 70, 0, types[i % 3], types[i / 3 % 3]};
+		const shape s = {tokens, 2 * group, 2, dims[i], 2, 70, 0, types[i % 3], types[i / 3 % 3], 0, 0};
 		kernel_bench b;
 		char what[64];
 
@@ -86,7 +96,7 @@ START_TEST(positions_and_windows) {
 	for (int w = 0; w < 7; ++w) {
 		for (int tokens = 1; tokens <= 13; tokens += 6) {
 			for (int i = 0; i < 13; i += tokens) {
-				const shape s = {tokens, 4, 2, 40, 1, 1101, windows[w], types[(i + w) % 3], types[w % 3]};
+				const shape s = {tokens, 4, 2, 40, 1, 1101, windows[w], types[(i + w) % 3], types[w % 3], 0, 0};
 				kernel_bench b;
 				char what[64];
 
@@ -104,24 +114,82 @@ START_TEST(positions_and_windows) {
 }
 END_TEST
 
+/* Each type of keys with each of values, heads that fill blocks and heads that begin within one. */
+START_TEST(every_pair_of_types) {
+	static const knit_dtype all[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+	static const int64_t dims[] = {8, 24, 40, 64, 96, 128};
+	int32_t seq[19], pos[19];
+
+	for (int pair = 0; pair < 25; ++pair) {
+		for (int d = 0; d < 6; ++d) {
+			const int64_t tokens = (pair + d) % 3 == 0 ? 19 : (pair + d) % 3 == 1 ? 1 : 3;
+			const shape s = {tokens, 4 * (1 + d % 3), 4, dims[d], 2, 600, d % 2 ? 0 : 77, all[pair / 5], all[pair % 5], 0, 0};
+			kernel_bench b;
+			char what[64];
+
+			for (int t = 0; t < tokens; ++t) {
+				seq[t] = t / 11;
+				pos[t] = (int32_t)((t * 37 + d * 111 + 400) % s.positions);
+			}
+			make(&b, &s, 0, seq, pos);
+			snprintf(what, sizeof what, "k %s v %s dim %d tokens %d", knit_dtype_name(s.k), knit_dtype_name(s.v), (int)s.dim,
+			         (int)tokens);
+			check_all(&b, what);
+			bench_free(&b);
+		}
+	}
+}
+END_TEST
+
+/* Sinks before, at and within the window; rings of all sizes, gone round many times; in cells of floats and of blocks. */
+START_TEST(sinks_and_rings) {
+	static const int64_t sinks[] = {0, 1, 4, 32, 33, 600}, rings[] = {0, 7, 32, 33, 200, 640};
+	static const int32_t places[] = {0, 5, 33, 640, 1023, 4096, 1000003};
+	int32_t seq[9], pos[9];
+
+	for (int i = 0; i < 6; ++i) {
+		for (int j = 0; j < 6; ++j) {
+			for (int p = (i + j) % 2; p < 7; p += 2) {
+				const int64_t tokens = (i + j + p) % 3 == 0 ? 9 : 2, ring = rings[j];
+				const int64_t window = ring ? ring - tokens / 2 : 50;
+				const knit_dtype k = (i + p) % 3 == 0 ? KNIT_Q8_0 : types[(i + j) % 3], v = p % 3 == 0 ? KNIT_Q4_0 : KNIT_F16;
+				const shape s = {tokens, 4, 2, 16, 2, ring ? sinks[i] + ring : 4200, window, k, v, sinks[i], ring};
+				kernel_bench b;
+				char what[96];
+
+				for (int t = 0; t < tokens; ++t) {
+					seq[t] = t > 5;
+					pos[t] = (int32_t)((places[p] + t / 2) % (ring ? INT32_MAX : 4200));
+				}
+				make(&b, &s, 0, seq, pos);
+				snprintf(what, sizeof what, "sinks %d ring %d window %d tokens %d pos %d", (int)sinks[i], (int)ring,
+				         (int)window, (int)tokens, (int)pos[0]);
+				check_all(&b, what);
+				bench_free(&b);
+			}
+		}
+	}
+}
+END_TEST
+
 /* A token has the same bits alone, among others, and under any cut of the work. */
-START_TEST(a_token_is_the_same_alone) {
+static void same_alone(const shape *s, int32_t base) {
 	enum { TOKENS = 37 };
-	const shape s = {TOKENS, 6, 2, 72, 3, 1300, 900, KNIT_F16, KNIT_BF16};
-	const shape single = {1, 6, 2, 72, 3, 1300, 900, KNIT_F16, KNIT_BF16};
+	shape single = *s;
 	int32_t seq[TOKENS], pos[TOKENS];
 	kernel_bench all, one;
 	const knit_cpu_kernel *k;
 
+	single.tokens = 1;
 	for (int t = 0; t < TOKENS; ++t) {
 		seq[t] = t < 30 ? 0 : t % 3;
-		pos[t] = t < 30 ? 1190 + t : t * 30;
+		pos[t] = t < 30 ? base + t : s->ring ? base + t - 15 : t * 30;
 	}
-	make(&all, &s, 0, seq, pos);
+	make(&all, s, 0, seq, pos);
 	make(&one, &single, 0, seq, pos);
 	for (size_t n = 0; (k = bench_kernel(KNIT_OP_ATTENTION, n)); ++n) {
 		float *const first = malloc(all.out_bytes);
-		const size_t row = 6 * 72;
+		const size_t row = (size_t)(s->heads * s->dim);
 
 		bench_run(&all, k, 0, 1);
 		memcpy(first, all.out.data, all.out_bytes);
@@ -149,12 +217,55 @@ START_TEST(a_token_is_the_same_alone) {
 	bench_free(&all);
 	bench_free(&one);
 }
+
+START_TEST(a_token_is_the_same_alone) {
+	const shape shapes[] = {{37, 6, 2, 72, 3, 1300, 900, KNIT_F16, KNIT_BF16, 0, 0},
+	                        {37, 6, 2, 64, 3, 1300, 900, KNIT_Q8_0, KNIT_F16, 5, 0},
+	                        {37, 4, 2, 48, 3, 1300, 0, KNIT_Q4_0, KNIT_Q8_0, 0, 0},
+	                        {37, 4, 4, 32, 3, 700, 600, KNIT_F32, KNIT_Q4_0, 40, 660},
+	                        {37, 4, 1, 40, 3, 64, 20, KNIT_F16, KNIT_F32, 4, 60}};
+
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
+		same_alone(&shapes[i], shapes[i].ring ? 70000 : 1190);
+}
+END_TEST
+
+/* The same numbers in a ring and in a slot that has a cell for every position: the same bits. */
+START_TEST(a_ring_gives_the_same_bits) {
+	enum { TOKENS = 9, POSITIONS = 1500 };
+	const shape plain = {TOKENS, 4, 2, 32, 1, POSITIONS, 100, KNIT_F16, KNIT_Q8_0, 3, 0};
+	const shape ring = {TOKENS, 4, 2, 32, 1, 3 + 131, 100, KNIT_F16, KNIT_Q8_0, 3, 131};
+	int32_t seq[TOKENS] = {0}, pos[TOKENS];
+	kernel_bench a, b;
+	const knit_cpu_kernel *k;
+
+	for (int last = TOKENS; last < POSITIONS; last += 61) {
+		for (int t = 0; t < TOKENS; ++t)
+			pos[t] = last - TOKENS + t;
+		make(&a, &plain, 0, seq, pos);
+		make(&b, &ring, 0, seq, pos);
+		memcpy(b.in[Q].t.data, a.in[Q].t.data, TOKENS * 4 * 32 * 4);
+		for (int p = 0; p < last; ++p) {
+			const int cell = p < 3 ? p : 3 + (p - 3) % 131;
+
+			memcpy(b.in[K].t.data + cell * 128, a.in[K].t.data + p * 128, 128);
+			memcpy(b.in[V].t.data + cell * 68, a.in[V].t.data + p * 68, 68);
+		}
+		for (size_t n = 0; (k = bench_kernel(KNIT_OP_ATTENTION, n)); ++n) {
+			bench_run(&a, k, 1, 2);
+			bench_run(&b, k, 0, 1);
+			ck_assert_msg(memcmp(a.out.data, b.out.data, a.out_bytes) == 0, "%s: at position %d", k->name, last);
+		}
+		bench_free(&a);
+		bench_free(&b);
+	}
+}
 END_TEST
 
 /* What a token may not see cannot reach it, not even a NaN; what it sees does. */
 START_TEST(unseen_cells_do_not_leak) {
 	enum { TOKENS = 20 };
-	const shape s = {TOKENS, 4, 4, 32, 2, 600, 0, KNIT_F32, KNIT_F32};
+	const shape s = {TOKENS, 4, 4, 32, 2, 600, 0, KNIT_F32, KNIT_F32, 0, 0};
 	int32_t seq[TOKENS], pos[TOKENS];
 	kernel_bench b;
 	const knit_cpu_kernel *k;
@@ -187,7 +298,7 @@ END_TEST
 
 /* Scores far apart, scores that are all -infinity for a while, cells outside the slot. */
 START_TEST(scores_far_apart) {
-	const shape s = {3, 2, 1, 8, 1, 200, 0, KNIT_F32, KNIT_F32};
+	const shape s = {3, 2, 1, 8, 1, 200, 0, KNIT_F32, KNIT_F32, 0, 0};
 	const int32_t seq[] = {0, 0, 0}, pos[] = {199, 40, 90};
 	const int32_t bad_seq[] = {0, 1, -1}, bad_pos[] = {200, 3, 3};
 	kernel_bench b;
@@ -211,8 +322,9 @@ START_TEST(scores_far_apart) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {head_dims_and_groups, positions_and_windows, a_token_is_the_same_alone,
-	                              unseen_cells_do_not_leak, scores_far_apart};
+	const TTest *const tests[] = {head_dims_and_groups, positions_and_windows, every_pair_of_types, sinks_and_rings,
+	                              a_token_is_the_same_alone, a_ring_gives_the_same_bits, unseen_cells_do_not_leak,
+	                              scores_far_apart};
 
 	return suite_run("cpu attention", tests, (int)(sizeof tests / sizeof tests[0]));
 }

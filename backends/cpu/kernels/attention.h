@@ -41,7 +41,8 @@ typedef struct knit_attention_isa {
 	/* acc[i] = acc[i] * factor + sum of s[p] * v_p[i]. acc holds dim rounded up to 16. */
 	void (*mix)(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
 	            float *acc, const knit_attention_ask *ask);
-	/* count rows of dim elements as f32, dst_stride elements apart. */
+	/* count rows of dim elements (whole blocks) of any type a state may have as f32, dst_stride elements apart. The
+	 * other functions see floats only. */
 	void (*widen)(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
 	              int64_t dst_stride);
 } knit_attention_isa;

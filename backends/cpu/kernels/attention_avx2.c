@@ -138,10 +138,43 @@ KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64
 		dst[i] = knit__load_float(t, src, i);
 }
 
+KNIT_INLINE void widen_q8_0(const char *src, float *dst, int64_t n) {
+	for (int64_t i = 0; i < n; i += 32, src += 34) {
+		const __m256 d = _mm256_set1_ps(_cvtsh_ss(knit__load_u16(src)));
+
+		for (int j = 0; j < 32; j += 8) {
+			const __m128i q = _mm_loadl_epi64((const __m128i *)(const void *)(src + 2 + j));
+
+			_mm256_storeu_ps(dst + i + j, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q))));
+		}
+	}
+}
+
+KNIT_INLINE void widen_q4_0(const char *src, float *dst, int64_t n) {
+	const __m256i zero = _mm256_set1_epi32(8);
+
+	for (int64_t i = 0; i < n; i += 32, src += 18) {
+		const __m256 d = _mm256_set1_ps(_cvtsh_ss(knit__load_u16(src)));
+
+		for (int j = 0; j < 16; j += 8) {
+			const __m256i q =
+				_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(src + 2 + j)));
+			const __m256i low = _mm256_and_si256(q, _mm256_set1_epi32(15)), high = _mm256_srli_epi32(q, 4);
+
+			_mm256_storeu_ps(dst + i + j, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(low, zero))));
+			_mm256_storeu_ps(dst + i + j + 16, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(high, zero))));
+		}
+	}
+}
+
 static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
                   int64_t dst_stride) {
 	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
-		if (t == KNIT_F16)
+		if (t == KNIT_Q8_0)
+			widen_q8_0(src, dst, dim);
+		else if (t == KNIT_Q4_0)
+			widen_q4_0(src, dst, dim);
+		else if (t == KNIT_F16)
 			widen_of(KNIT_F16, src, dst, dim);
 		else if (t == KNIT_BF16)
 			widen_of(KNIT_BF16, src, dst, dim);

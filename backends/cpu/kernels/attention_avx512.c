@@ -128,10 +128,38 @@ KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64
 		_mm512_mask_storeu_ps(dst + i, knit__first16(n - i), knit__load16(t, src, i, knit__first16(n - i)));
 }
 
+KNIT_INLINE void widen_q8_0(const char *src, float *dst, int64_t n) {
+	for (int64_t i = 0; i < n; i += 32, src += 34) {
+		const __m512 d = _mm512_set1_ps(_cvtsh_ss(knit__load_u16(src)));
+
+		for (int j = 0; j < 32; j += 16) {
+			const __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(src + 2 + j));
+
+			_mm512_storeu_ps(dst + i + j, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q))));
+		}
+	}
+}
+
+KNIT_INLINE void widen_q4_0(const char *src, float *dst, int64_t n) {
+	for (int64_t i = 0; i < n; i += 32, src += 18) {
+		const __m512 d = _mm512_set1_ps(_cvtsh_ss(knit__load_u16(src)));
+		const __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(src + 2)));
+		const __m512i low = _mm512_and_si512(q, _mm512_set1_epi32(15)), high = _mm512_srli_epi32(q, 4);
+		const __m512i zero = _mm512_set1_epi32(8);
+
+		_mm512_storeu_ps(dst + i, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(low, zero))));
+		_mm512_storeu_ps(dst + i + 16, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(high, zero))));
+	}
+}
+
 static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
                   int64_t dst_stride) {
 	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
-		if (t == KNIT_F16)
+		if (t == KNIT_Q8_0)
+			widen_q8_0(src, dst, dim);
+		else if (t == KNIT_Q4_0)
+			widen_q4_0(src, dst, dim);
+		else if (t == KNIT_F16)
 			widen_of(KNIT_F16, src, dst, dim);
 		else if (t == KNIT_BF16)
 			widen_of(KNIT_BF16, src, dst, dim);

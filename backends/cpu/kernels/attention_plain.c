@@ -2,6 +2,7 @@
  * attention.c; reference: ops/attention.c. */
 #include "attention.h"
 #include "exp.h"
+#include "kv_rows.h"
 #include "operand.h"
 
 #include <math.h>
@@ -89,7 +90,7 @@ static void mix(knit_dtype t, const float *s, float factor, const char *v, int64
 static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
                   int64_t dst_stride) {
 	for (int64_t i = 0; i < count; ++i)
-		knit__floats_to_f32(t, src + i * src_stride, dst + i * dst_stride, dim);
+		knit__kv_row_load(t, src + i * src_stride, dst + i * dst_stride, dim);
 }
 
 static const knit_attention_isa isa = {scores, weigh, mix, widen};

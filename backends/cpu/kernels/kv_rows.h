@@ -9,6 +9,9 @@
  * NaN. */
 void knit__kv_row_store(knit_dtype t, const float *x, char *out, int64_t n);
 
+/* The same backwards: n elements as f32. */
+void knit__kv_row_load(knit_dtype t, const char *src, float *x, int64_t n);
+
 /* The cell of a position; -1 where there is none. ring 0: a cell for every position. */
 static inline int64_t knit__kv_cell(int64_t pos, int64_t ring, int64_t sinks, int64_t cells) {
 	const int64_t cell = ring > 0 && pos >= sinks ? sinks + (pos - sinks) % ring : pos;
