@@ -132,31 +132,42 @@ void bound_rope(const conf_case *c, const knit_array *const *t, const knit_array
 	}
 }
 
+/* The cell of position p in a slot of `cells`, of which the case's parameters say how it was made; -1: not seen at pos. */
+static int64_t seen_cell(const conf_case *c, int64_t cells, int64_t pos, int64_t p) {
+	const int64_t window = c->p[5], sinks = c->p[7], ring = c->p[8] ? cells - sinks : 0;
+
+	if (window > 0 && p <= pos - window && p >= sinks)
+		return -1;
+	return ring && p >= sinks ? sinks + (p - sinks) % ring : p;
+}
+
 void bound_attention(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol) {
 	const knit_array *q = t[0], *k = t[1], *v = t[2];
-	const int64_t tokens = q->dims[0], heads = q->dims[1], d = q->dims[2], positions = k->dims[1], kv_heads = k->dims[2];
+	const int64_t tokens = q->dims[0], heads = q->dims[1], d = q->dims[2], cells = k->dims[1], kv_heads = c->p[2];
 
-	(void)c;
 	for (int64_t token = 0; token < tokens; ++token) {
 		for (int64_t h = 0; h < heads; ++h) {
-			const int64_t s = (int64_t)t[3]->data[token], kv = h / (heads / kv_heads);
+			const int64_t s = (int64_t)t[3]->data[token], kv = h / (heads / kv_heads), pos = (int64_t)t[4]->data[token];
 			double score = 0;
 
-			for (int64_t p = 0; p <= (int64_t)t[4]->data[token]; ++p) {
+			for (int64_t p = 0, cell; p <= pos; ++p) {
 				double sum = 0;
 
+				if ((cell = seen_cell(c, cells, pos, p)) < 0)
+					continue;
 				for (int64_t i = 0; i < d; ++i)
-					sum += fabs(q->data[(token * heads + h) * d + i] * k->data[((s * positions + p) * kv_heads + kv) * d + i]);
+					sum += fabs(q->data[(token * heads + h) * d + i] * k->data[((s * cells + cell) * kv_heads + kv) * d + i]);
 				score = fmax(score, sum / sqrt((double)d));
 			}
 			for (int64_t i = 0; i < d; ++i) {
 				double size = 0;
 
-				for (int64_t p = 0; p <= (int64_t)t[4]->data[token]; ++p)
-					size = fmax(size, fabs(v->data[((s * positions + p) * kv_heads + kv) * d + i]));
+				for (int64_t p = 0, cell; p <= pos; ++p)
+					if ((cell = seen_cell(c, cells, pos, p)) >= 0)
+						size = fmax(size, fabs(v->data[((s * cells + cell) * kv_heads + kv) * d + i]));
 				/* A score off by eps * S moves its weight by that much relatively. */
 				tol[(token * heads + h) * d + i] =
-					C_ATTENTION * EPS * (log2_at_least_1((double)positions) + fmin(score, 1e6)) * size +
+					C_ATTENTION * EPS * (log2_at_least_1((double)cells) + fmin(score, 1e6)) * size +
 					EPS * fabs(out->data[(token * heads + h) * d + i]) + TINY;
 			}
 		}

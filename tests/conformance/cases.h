@@ -5,7 +5,7 @@
 
 #include "../../graph/interp.h"
 
-#define CASE_PARAMS 7
+#define CASE_PARAMS 9
 #define CASE_TENSORS 8
 
 /* What the inputs and weights are filled with. */
