@@ -3,6 +3,7 @@
 #ifndef KNIT_CLI_H
 #define KNIT_CLI_H
 
+#include "../formats/file_out.h"
 #include "../models/decoder.h"
 #include "../models/load.h"
 
@@ -24,6 +25,7 @@ int cli_run(int argc, char **argv);
 int cli_info(int argc, char **argv);
 int cli_graph(int argc, char **argv);
 int cli_eval(int argc, char **argv);
+int cli_tie(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 
 /* ---- errors: one line on stderr ---------------------------------------------------------------------------------- */
@@ -105,6 +107,18 @@ int cli_json_print(cJSON *root);
 int cli_finish_stdout(void);
 /* Writes all bytes to a file descriptor; false with errno. */
 bool cli_write_all(int fd, const char *data, size_t bytes);
+
+/* A file that appears when it is complete: opened, written in pieces, closed. */
+typedef struct cli_file {
+	knit_file_out out;
+	knit_diag diag; /* of the first failed write */
+} cli_file;
+/* Prints its own error. */
+int cli_file_open(const knit_allocator *a, const char *path, cli_file *f);
+/* In the form that knit's printing functions take; user is the cli_file. */
+void cli_file_write(void *user, const char *text, size_t bytes);
+/* Brings the file to its name, or removes it where `status` or a write failed, and says why. */
+int cli_file_close(cli_file *f, knit_status status);
 
 /* Whole file, or stdin for "-", at most `limit` bytes. Prints its own error. The caller frees *data. */
 int cli_read_file(const char *path, size_t limit, char **data, size_t *bytes);

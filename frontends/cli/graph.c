@@ -2,10 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DEFAULT_POSITIONS = 4096, BATCH = 64 };
@@ -23,98 +20,32 @@ static const char help[] = "knit graph MODEL: prints the model's graph: every op
 						   "      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
 						   "      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n";
 
-typedef struct target {
-	int fd;
-	int error; /* errno of the first failed write */
-} target;
+static void write_stdout(void *user, const char *text, size_t bytes) {
+	int *error = user;
 
-static void write_piece(void *user, const char *text, size_t bytes) {
-	target *t = user;
-
-	if (!t->error && !cli_write_all(t->fd, text, bytes))
-		t->error = errno ? errno : EIO;
-}
-
-/* CLI_OK, or what went wrong while writing to `name` (NULL: stdout). */
-static int written(const target *t, knit_status status, const char *name) {
-	if (t->error == EPIPE && !name)
-		return CLI_PIPE_CLOSED;
-	if (t->error)
-		return cli_fail("%s: %s", name ? name : "cannot write the graph", strerror(t->error));
-	return status == KNIT_OK ? CLI_OK : cli_fail("the graph cannot be printed: %s", knit_status_name(status));
+	if (!*error && !cli_write_all(STDOUT_FILENO, text, bytes))
+		*error = errno ? errno : EIO;
 }
 
 static int print_stdout(const knit_graph *g, knit_graph_format format) {
-	target t = {.fd = STDOUT_FILENO};
-	const knit_status status = knit_graph_print(g, format, write_piece, &t);
+	int error = 0;
+	const knit_status status = knit_graph_print(g, format, write_stdout, &error);
 
-	return written(&t, status, NULL);
+	if (error == EPIPE)
+		return CLI_PIPE_CLOSED;
+	if (error)
+		return cli_fail("cannot write the graph: %s", strerror(error));
+	return status == KNIT_OK ? CLI_OK : cli_fail("the graph cannot be printed: %s", knit_status_name(status));
 }
 
-/* A pipe or device cannot be replaced by a file: it is written as it is. */
-static int print_device(const knit_graph *g, knit_graph_format format, const char *path) {
-	target t = {.fd = open(path, O_WRONLY | O_CLOEXEC)};
-	knit_status status = KNIT_OK;
+static int print_file(const cli_model *m, const knit_graph *g, knit_graph_format format, const char *path) {
+	cli_file f;
+	int code = cli_file_open(&m->ctx->a, path, &f);
 
-	if (t.fd < 0) {
-		t.error = errno;
-	} else {
-		status = knit_graph_print(g, format, write_piece, &t);
-		if (close(t.fd) != 0 && !t.error)
-			t.error = errno;
-	}
-	return written(&t, status, path);
-}
-
-/* Writes beside the file and renames, so that a reader never sees half a graph. */
-static int print_beside(const knit_graph *g, knit_graph_format format, const char *path, mode_t mode) {
-	const size_t size = strlen(path) + 8;
-	char *temporary = malloc(size);
-	target t = {.fd = -1};
-	knit_status status = KNIT_OK;
-
-	if (!temporary)
-		return cli_fail("out of memory");
-	snprintf(temporary, size, "%s.XXXXXX", path);
-	t.fd = mkstemp(temporary);
-	if (t.fd < 0) {
-		t.error = errno;
-	} else {
-		status = knit_graph_print(g, format, write_piece, &t);
-		if (!t.error && (fchmod(t.fd, mode) != 0 || fsync(t.fd) != 0))
-			t.error = errno;
-		if (close(t.fd) != 0 && !t.error)
-			t.error = errno;
-		if (!t.error && status == KNIT_OK && rename(temporary, path) != 0)
-			t.error = errno;
-		if (t.error || status != KNIT_OK)
-			unlink(temporary);
-	}
-	free(temporary);
-	return written(&t, status, path);
-}
-
-/* A file that is there keeps its mode, and a link to it stays a link. */
-static int print_file(const knit_graph *g, knit_graph_format format, const char *path) {
-	struct stat st;
-	char *real;
-	int code;
-
-	if (stat(path, &st) != 0) {
-		const mode_t mask = umask(0);
-		umask(mask);
-		return print_beside(g, format, path, 0666 & ~mask);
-	}
-	if (S_ISDIR(st.st_mode))
-		return cli_fail("%s: %s", path, strerror(EISDIR));
-	if (!S_ISREG(st.st_mode))
-		return print_device(g, format, path);
-	real = realpath(path, NULL);
-	if (!real)
-		return cli_fail("%s: %s", path, strerror(errno));
-	code = print_beside(g, format, real, st.st_mode & 07777);
-	free(real);
-	return code;
+	if (code != CLI_OK)
+		return code;
+	const knit_status status = knit_graph_print(g, format, cli_file_write, &f);
+	return cli_file_close(&f, status);
 }
 
 static int print(const cli_common *c, cli_model *m, knit_graph_format format, const char *path) {
@@ -135,7 +66,7 @@ static int print(const cli_common *c, cli_model *m, knit_graph_format format, co
 
 	if (status != KNIT_OK)
 		return cli_fail_diag(status, &diag);
-	const int code = path ? print_file(g, format, path) : print_stdout(g, format);
+	const int code = path ? print_file(m, g, format, path) : print_stdout(g, format);
 	knit_graph_destroy(g);
 	return code;
 }

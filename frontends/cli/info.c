@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char help[] = "knit info MODEL: what a model is made of, and what its parts share.\n\n"
@@ -16,6 +17,7 @@ static const char help[] = "knit info MODEL: what a model is made of, and what i
 /* What the store says about types and sharing. */
 typedef struct store_facts {
 	uint64_t unique, named; /* bytes: each storage once, each name once */
+	uint64_t tie_saves;     /* bytes of equal tensors that lie in the file more than once */
 	uint32_t tensors;
 	struct {
 		uint32_t tensors;
@@ -23,9 +25,41 @@ typedef struct store_facts {
 	} types[KNIT_Q4_0 + 1];
 } store_facts;
 
+/* Where a tensor's bytes lie, and where those of the first one with equal bytes do. */
+typedef struct place {
+	uint32_t storage;
+	const void *data;
+	uint64_t bytes;
+} place;
+
+static int compare_places(const void *a, const void *b) {
+	const place *x = a, *y = b;
+
+	if (x->storage != y->storage)
+		return x->storage < y->storage ? -1 : 1;
+	return (x->data > y->data) - (x->data < y->data);
+}
+
+/* Names may share bytes in the file already: each place counts once. 0 where memory is out. */
+static uint64_t tie_saves(const knit_weights *store) {
+	place *places = calloc(store->count + 1, sizeof *places);
+	uint64_t saves = 0;
+
+	for (uint32_t i = 0; places && i < store->count; ++i)
+		places[i] = (place){store->entries[i].storage, store->entries[i].data, store->entries[i].bytes};
+	if (places)
+		qsort(places, store->count, sizeof *places, compare_places);
+	for (uint32_t i = 1; places && i < store->count; ++i)
+		if (places[i].storage == places[i - 1].storage && places[i].data != places[i - 1].data)
+			saves += places[i].bytes;
+	free(places);
+	return saves;
+}
+
 static void look_at_store(const knit_weights *store, store_facts *out) {
 	memset(out, 0, sizeof *out);
 	knit__weights_bytes(store, &out->unique, &out->named);
+	out->tie_saves = tie_saves(store);
 	out->tensors = store->count;
 	for (uint32_t i = 0; i < store->count; ++i) {
 		const knit_weight_entry *e = &store->entries[i];
@@ -68,7 +102,9 @@ static const char *vocabulary_kind(const knit_tokenizer *t) {
 	return strcmp(kind, "llama") == 0 ? "SentencePiece" : kind;
 }
 
-static void print_shared(const knit__decoder_config *c, const knit_weights *store, const store_facts *f) {
+static void print_shared(const cli_model *m, const store_facts *f) {
+	const knit__decoder_config *c = &m->model.config;
+	const knit_weights *store = m->model.file.store;
 	char a[32];
 
 	if (c->tied)
@@ -84,8 +120,11 @@ static void print_shared(const knit__decoder_config *c, const knit_weights *stor
 		printf(": equal bytes, stored once (saves %s)\n", cli_bytes(store->entries[i].bytes * (names - 1), a));
 	}
 	if (f->named > f->unique)
-		printf("saved        %s of %s by sharing\n", cli_bytes(f->named - f->unique, a),
+		printf("saved        %s of %s in memory by sharing\n", cli_bytes(f->named - f->unique, a),
 			   cli_bytes(f->named, (char[32]){0}));
+	if (m->model.file.format == KNIT_MODEL_GGUF && f->tie_saves)
+		printf("in the file  equal tensors lie there more than once: \"knit tie\" would save %s of %s\n",
+			   cli_bytes(f->tie_saves, a), cli_bytes(m->model.file.file_bytes, (char[32]){0}));
 }
 
 static int print_text(const cli_common *c, const cli_model *m) {
@@ -119,7 +158,7 @@ static int print_text(const cli_common *c, const cli_model *m) {
 		if (f.types[t].tensors)
 			printf("weights      %s: %u tensors, %s\n", knit_dtype_name((knit_dtype)t), (unsigned)f.types[t].tensors,
 				   cli_bytes(f.types[t].bytes, a));
-	print_shared(k, store, &f);
+	print_shared(m, &f);
 	if (m->model.tokenizer)
 		printf("vocabulary   %s, %s tokens\n", vocabulary_kind(m->model.tokenizer),
 			   cli_count(knit__tokenizer_vocab_size(m->model.tokenizer), a));
@@ -187,6 +226,7 @@ static int print_json(const cli_common *c, const cli_model *m) {
 	cJSON_AddItemToObject(root, "weight_bytes_by_type", types);
 	cJSON_AddItemToObject(root, "weight_bytes", cli_json_u64(f.unique));
 	cJSON_AddItemToObject(root, "weight_bytes_by_name", cli_json_u64(f.named));
+	cJSON_AddItemToObject(root, "tie_saves_bytes", cli_json_u64(f.tie_saves));
 	cJSON_AddBoolToObject(root, "head_tied", k->tied);
 	cJSON_AddItemToObject(root, "shared", json_shared(store));
 	cJSON_AddNumberToObject(root, "vocabulary_rows", (double)k->vocab);

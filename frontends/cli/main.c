@@ -12,6 +12,7 @@ static const struct {
 	{"info", cli_info, "what a model is made of"},
 	{"eval", cli_eval, "how well a model predicts a text (perplexity)"},
 	{"graph", cli_graph, "print a model's graph, as text or for Graphviz"},
+	{"tie", cli_tie, "write a model's equal tensors once"},
 	{"devices", cli_devices, "what this machine can compute on"},
 };
 
@@ -44,6 +45,10 @@ int main(int argc, char **argv) {
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 1, argv + 1);
-	fprintf(stderr, "knit: \"%s\" is no command; try run, info, eval, graph or devices (see knit --help)\n", argv[1]);
+	fprintf(stderr, "knit: \"%s\" is no command; try ", argv[1]);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)
+		fprintf(stderr, "%s%s", i == 0 ? "" : i + 1 < sizeof commands / sizeof *commands ? ", " : " or ",
+				commands[i].name);
+	fprintf(stderr, " (see knit --help)\n");
 	return CLI_USAGE;
 }

@@ -153,6 +153,28 @@ bool cli_write_all(int fd, const char *data, size_t bytes) {
 	return true;
 }
 
+int cli_file_open(const knit_allocator *a, const char *path, cli_file *f) {
+	memset(f, 0, sizeof *f);
+	return knit__file_out_open(a, path, &f->out, &f->diag) == KNIT_OK ? CLI_OK : cli_fail("%s", f->diag.text);
+}
+
+void cli_file_write(void *user, const char *text, size_t bytes) {
+	cli_file *f = user;
+
+	if (f->diag.status == KNIT_OK)
+		(void)knit__file_out_write(&f->out, text, bytes, &f->diag);
+}
+
+int cli_file_close(cli_file *f, knit_status status) {
+	if (f->diag.status == KNIT_OK && status == KNIT_OK)
+		(void)knit__file_out_commit(&f->out, &f->diag);
+	else
+		knit__file_out_abort(&f->out);
+	if (f->diag.status != KNIT_OK)
+		return cli_fail("%s", f->diag.text);
+	return status == KNIT_OK ? CLI_OK : cli_fail("nothing is written: %s", knit_status_name(status));
+}
+
 int cli_read_file(const char *path, size_t limit, char **data, size_t *bytes) {
 	const bool is_stdin = strcmp(path, "-") == 0;
 	FILE *f = is_stdin ? stdin : fopen(path, "rb");
