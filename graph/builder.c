@@ -340,7 +340,7 @@ knit_tensor knit_adapter_slots(knit_graph *g, knit_dtype t, int64_t count, int64
 	const uint32_t storage = knit__storage_add(g, KNIT_STORAGE_ADAPTER, name, &type, NULL, &value);
 	if (!storage)
 		return (knit_tensor){0};
-	g->storages[storage].slots = true;
+	g->storages[storage].slots = 1;
 	return (knit_tensor){value};
 }
 

@@ -29,7 +29,7 @@ typedef struct knit_storage {
 	knit_dtype dtype;      /* of the bytes; every value on it has the same */
 	uint64_t max_bytes;    /* at the symbols' declared upper bounds */
 	const void *host;      /* CONST, ADAPTER: the bytes, owned by a store that the graph retains; NULL in a parsed graph */
-	bool slots;            /* ADAPTER [count, ...]: one matrix per adapter, in a buffer that each session makes and fills */
+	uint8_t slots;         /* 1: ADAPTER [count, ...], a matrix per adapter, in a buffer that each session makes and fills */
 } knit_storage;
 
 typedef struct knit_value {
