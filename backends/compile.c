@@ -190,7 +190,8 @@ static knit_status program_build(knit_program *p, const knit_graph *g, const kni
 		status = schedules_make(p, d);
 	if (status == KNIT_OK)
 		status = knit__program_measure(p, desc->memory_limit, d);
-	if (status == KNIT_OK)
+	p->plan_only = desc->plan_only;
+	if (status == KNIT_OK && !p->plan_only)
 		status = weights_make(p, d);
 	return status;
 }

@@ -26,6 +26,7 @@ struct knit_program {
 	/* One per buffer of the schedules, NULL for those that each session makes. */
 	knit_weight_buffer **weights;
 	uint32_t buffer_count;
+	bool plan_only; /* no weights: for figures alone */
 	knit_memory memory;
 };
 

@@ -180,6 +180,8 @@ knit_status knit_session_create(knit_program *p, knit_session **out, knit_diag *
 		*out = NULL;
 	if (!p || !out)
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "knit_session_create: %s is NULL", p ? "out" : "the program");
+	if (p->plan_only)
+		return knit__fail(diag, KNIT_ERR_STATE, 0, "the program was compiled with plan_only: it has no weights to run with");
 
 	knit_session *const s = knit__alloc_zero(&p->a, sizeof *s);
 	if (!s)

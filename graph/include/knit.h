@@ -315,6 +315,7 @@ typedef struct knit_compile_desc {
 	size_t bucket_count;
 	uint64_t memory_limit;      /* bytes for weights, states and arena together; 0: no limit */
 	const char *disable_passes; /* comma-separated pass names, for tests and bug reports; NULL: none */
+	bool plan_only;             /* for the figures alone: no weight is made resident, no session can be made */
 } knit_compile_desc;
 
 /* The graph is not changed and may be destroyed afterwards. Errors: the graph's own first error; UNSUPPORTED (op and
@@ -342,6 +343,19 @@ knit_status knit_program_memory(const knit_program *p, knit_memory *out);
 size_t knit_program_step_count(const knit_program *p, size_t bucket);
 /* The device's id ("cpu"). */
 const char *knit_program_device(const knit_program *p);
+
+/* Zero means default where a comment says so. */
+typedef struct knit_report_desc {
+	int64_t context; /* positions that a row of attention sees in decode; default: the cells of the largest state */
+	int64_t prompt;  /* tokens (of the buckets' symbol) in the prompt of prefill, at most 2^17; default: one whole run */
+} knit_report_desc;
+
+/* Writes all there is to know of a program, as one JSON object in pieces: memory, storages with their uses, and per
+ * bucket the steps with the parts of fused ones, their FLOP and bytes, and the places and lifetimes of activations; the
+ * sums for one token of decode and for a prompt. Schema "knit.report/1", described in frontends/README.md. ARGUMENT, or MEMORY:
+ * what was written until then is no JSON. */
+knit_status knit_program_report(const knit_program *p, const knit_report_desc *desc,
+                                void (*write)(void *user, const char *text, size_t bytes), void *user);
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
