@@ -1,6 +1,6 @@
 /* Owns the CPU kernel of kv_write: queries rotated, keys rotated on their way into their cells, values written to theirs.
  * Reference: ops/fused_kv.c. */
-#include "../../../ops/fused.h"
+#include "../../../graph/fused.h"
 #include "kernels.h"
 #include "kv_rows.h"
 #include "operand.h"

@@ -2,17 +2,14 @@
  * want it so, and t = s x A^T of every LoRA goes to scratch; second phase: y = W x + B t and what follows it, a weight's
  * bytes read once. Knows no instruction set: tiles and their order of sums are linear's, so W x has the same bits here
  * and there. References: ops/fused_linear.c. */
-#include "../../../ops/fused.h"
-#include "activation.h"
-#include "linear.h"
+#include "fused_isa.h"
+#include "half.h"
 #include "operand.h"
 
 #include <math.h>
 
 #define UNIT_COLUMNS 64 /* knit__linear_unit_columns at most */
 #define LOW_COLUMNS 8   /* of A in a unit where there are few rows */
-/* The rows of B lie one after the other and are short: a little ahead is enough, and more would mostly be past its end. */
-#define B_AHEAD 2048
 
 /* ---- the parts of a step ----------------------------------------------------------------------------------------- */
 
@@ -59,7 +56,7 @@ static int row_kind(knit_dtype weight) { return weight == KNIT_Q8_0 ? ROWS_Q8_0 
 static knit_dtype kind_weight(int kind) { return kind == ROWS_Q8_0 ? KNIT_Q8_0 : KNIT_Q4_0; }
 
 typedef struct fused {
-	const knit_linear_level *level;
+	const knit_fused_isa *isa;
 	const knit_cpu_tensor *x;
 	part part[KNIT_GROUP_MAX];
 	uint32_t parts;
@@ -70,10 +67,10 @@ typedef struct fused {
 
 static int64_t low_stride(int64_t rank) { return (rank + 15) / 16 * 16; }
 
-static fused fused_of(const knit_cpu_step *s, knit_op op, const knit_linear_level *level) {
+static fused fused_of(const knit_cpu_step *s, knit_op op, const knit_fused_isa *isa) {
 	const operands o = operands_of(op, s->attr);
 	const knit_cpu_tensor *const adapters = &s->in[o.adapters];
-	fused f = {.level = level,
+	fused f = {.isa = isa,
 	           .x = &s->in[0],
 	           .parts = o.parts,
 	           .rows = knit__cpu_outer(&s->in[0], 1),
@@ -246,7 +243,7 @@ static void low_unit(const fused *f, const part *p, int64_t unit) {
 		rows = same_slot(f, p, row, end);
 		if (slot < 0)
 			continue;
-		knit_linear_block b = {.isa = knit__linear_isa_of(f->level, p->a->dtype),
+		knit_linear_block b = {.isa = knit__linear_isa_of(f->isa->linear, p->a->dtype),
 		                       .rows = rows,
 		                       .columns = columns,
 		                       .k = f->k,
@@ -278,7 +275,7 @@ static void prepare_unit(const fused *f, int64_t unit) {
 		if (!f->quantised[i])
 			continue;
 		if (unit < f->rows) {
-			knit__linear_quantise_row(knit__linear_isa_of(f->level, kind_weight(i)), knit__f32_row(f->x, unit), f->k,
+			knit__linear_quantise_row(knit__linear_isa_of(f->isa->linear, kind_weight(i)), knit__f32_row(f->x, unit), f->k,
 			                          f->quantised[i] + unit * f->row_bytes);
 			return;
 		}
@@ -286,8 +283,8 @@ static void prepare_unit(const fused *f, int64_t unit) {
 	}
 }
 
-static void prepare(const knit_cpu_step *s, int64_t begin, int64_t end, knit_op op, const knit_linear_level *level) {
-	const fused f = fused_of(s, op, level);
+static void prepare(const knit_cpu_step *s, int64_t begin, int64_t end, knit_op op, const knit_fused_isa *isa) {
+	const fused f = fused_of(s, op, isa);
 
 	for (int64_t i = begin; i < end; ++i)
 		prepare_unit(&f, i);
@@ -324,26 +321,15 @@ static void add_low(const fused *f, const part *p, const window *w, float *out, 
 			fill_nan(out + (row - w->row) * out_stride, out_stride, rows, w->columns);
 			continue;
 		}
-		knit_linear_block b = {.isa = knit__linear_isa_of(f->level, p->b->dtype),
-		                       .rows = rows,
-		                       .columns = w->columns,
-		                       .k = p->rank,
-		                       .w = factor_row(p->b, slot, w->column),
-		                       .w_stride = knit__bytes_of(p->b->dtype, p->rank),
-		                       .out = out + (row - w->row) * out_stride,
-		                       .out_stride = out_stride,
-		                       .ahead = B_AHEAD,
-		                       .add = true};
-
 		for (int64_t r = 0; r < rows; ++r)
-			b.x[r] = (const char *)(p->low + (row + r) * p->low_stride);
-		knit__linear_block(&b);
+			f->isa->add_low(p->b->dtype, factor_row(p->b, slot, w->column), p->rank, p->low + (row + r) * p->low_stride,
+			                out + (row + r - w->row) * out_stride, w->columns);
 	}
 }
 
 /* out = W x + B t; out points at the window's first element. */
 static void project(const fused *f, const part *p, const window *w, float *out, int64_t out_stride) {
-	knit_linear_block b = {.isa = knit__linear_isa_of(f->level, p->w->dtype),
+	knit_linear_block b = {.isa = knit__linear_isa_of(f->isa->linear, p->w->dtype),
 	                       .rows = w->rows,
 	                       .columns = w->columns,
 	                       .k = f->k,
@@ -379,8 +365,8 @@ static void add_residual(const knit_cpu_tensor *residual, const window *w, float
 	}
 }
 
-static void lora(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_level *level) {
-	const fused f = fused_of(s, KNIT_OP_LINEAR_LORA, level);
+static void lora(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_fused_isa *isa) {
+	const fused f = fused_of(s, KNIT_OP_LINEAR_LORA, isa);
 	const int64_t n = knit__row_length(&s->out[0]);
 
 	for (int64_t i = begin; i < end; ++i) {
@@ -395,8 +381,8 @@ static void lora(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_
 	}
 }
 
-static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_level *level) {
-	const fused f = fused_of(s, KNIT_OP_LINEAR_GROUP, level);
+static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_fused_isa *isa) {
+	const fused f = fused_of(s, KNIT_OP_LINEAR_GROUP, isa);
 	int64_t first = 0;
 
 	for (uint32_t p = 0; p < f.parts; ++p) {
@@ -411,18 +397,9 @@ static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit
 	}
 }
 
-static void glu_row(int64_t act, const float *gate, const float *up, float *restrict out, int64_t n) {
-	if (act == KNIT_GLU_SILU)
-		for (int64_t i = 0; i < n; ++i)
-			out[i] = knit__silu_of(gate[i]) * up[i];
-	else
-		for (int64_t i = 0; i < n; ++i)
-			out[i] = knit__gelu_of(gate[i]) * up[i];
-}
-
-static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_level *level) {
+static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_fused_isa *isa) {
 	_Alignas(64) float gate[KNIT_LINEAR_ROWS * UNIT_COLUMNS], up[KNIT_LINEAR_ROWS * UNIT_COLUMNS];
-	const fused f = fused_of(s, KNIT_OP_GLU, level);
+	const fused f = fused_of(s, KNIT_OP_GLU, isa);
 	const int64_t n = knit__row_length(&s->out[0]);
 
 	for (int64_t i = begin; i < end; ++i) {
@@ -431,7 +408,7 @@ static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_l
 		project(&f, &f.part[0], &w, gate, UNIT_COLUMNS);
 		project(&f, &f.part[1], &w, up, UNIT_COLUMNS);
 		for (int64_t r = 0; r < w.rows; ++r)
-			glu_row(s->attr[KNIT_GLU_ACT].i, gate + r * UNIT_COLUMNS, up + r * UNIT_COLUMNS,
+			isa->glu(s->attr[KNIT_GLU_ACT].i, gate + r * UNIT_COLUMNS, up + r * UNIT_COLUMNS,
 			        (float *)(void *)s->out[0].data + (w.row + r) * n + w.column, w.columns);
 	}
 }
@@ -459,11 +436,11 @@ static int64_t units_compute(const knit_cpu_step *s, knit_op op) {
 #define KERNEL(name, OP, suffix, ISA) \
 	static void name##_prepare_##suffix(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
 		(void)thread; \
-		prepare(s, begin, end, OP, &knit__linear_level_##suffix); \
+		prepare(s, begin, end, OP, &knit__fused_##suffix); \
 	} \
 	static void name##_compute_##suffix(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
 		(void)thread; \
-		name(s, begin, end, &knit__linear_level_##suffix); \
+		name(s, begin, end, &knit__fused_##suffix); \
 	} \
 	const knit_cpu_kernel knit__linear_##name##_##suffix = { \
 		"linear_" #name "_" #suffix, OP, ISA, accepts_##name, scratch_##name, \

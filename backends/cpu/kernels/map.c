@@ -1,6 +1,6 @@
 /* Owns the CPU kernel of map: a chain of elementwise ops over pieces that stay in the first cache. Reference:
  * ops/map.c. */
-#include "../../../ops/fused.h"
+#include "../../../graph/fused.h"
 #include "activation.h"
 #include "kernels.h"
 #include "operand.h"
