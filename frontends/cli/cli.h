@@ -5,6 +5,7 @@
 
 #include "../formats/file_out.h"
 #include "../models/decoder.h"
+#include "../models/fit.h"
 #include "../models/load.h"
 
 #include <cjson/cJSON.h>
@@ -45,6 +46,7 @@ enum {
 	CLI_OPT_THREADS,
 	CLI_OPT_CTX,
 	CLI_OPT_KV,
+	CLI_OPT_MEMORY,
 	CLI_OPT_JSON,
 	CLI_OPT_VISITS,
 	CLI_OPT_LOOPS,
@@ -58,8 +60,10 @@ typedef struct cli_common {
 	knit__model_desc model;
 	const char *device;
 	uint32_t threads;
-	int64_t ctx;   /* 0: not given */
-	knit_dtype kv; /* 0: not given */
+	int64_t ctx; /* 0: not given */
+	knit__kv_spec kv;
+	uint64_t memory; /* bytes; 0: not given */
+	bool plan_only;  /* compile for the figures alone */
 	bool json;
 } cli_common;
 
@@ -73,6 +77,8 @@ bool cli_operands(cli_common *c, int argc, char **argv, const char **second, con
 bool cli_parse_i64(const char *text, int64_t lo, int64_t hi, int64_t *out);
 bool cli_parse_u64(const char *text, uint64_t *out);
 bool cli_parse_double(const char *text, double lo, double hi, double *out);
+/* "4G", "1.5g", "512M", "100000": bytes, the letters standing for powers of 1024; not 0. */
+bool cli_parse_bytes(const char *text, uint64_t *out);
 
 /* ---- a model to run ---------------------------------------------------------------------------------------------- */
 
@@ -80,13 +86,19 @@ typedef struct cli_model {
 	knit_context *ctx;
 	knit__model model;
 	knit__decoder decoder;
-	knit_dtype kv;
-	int64_t positions;
+	knit__kv_spec kv;  /* with its types filled in */
+	int64_t positions; /* of the context; KNIT__MAX_CONTEXT where a window has no end */
+	knit__fit fit;     /* with --memory: what fits */
 } cli_model;
 
 /* Context and files. Prints its own error. */
 int cli_model_open(const cli_common *c, cli_model *m);
-/* Compiles for `positions` cells. Prints its own error. */
+/* Takes over --kv; types that it does not name become `type`. */
+void cli_model_set_kv(const cli_common *c, cli_model *m, knit_dtype type);
+/* The context that is asked for: --ctx, or what --memory has room for, or the model's up to 4096 positions; 0 where a
+ * window has no end. Prints its own error, which for --ctx beyond --memory is the sum. */
+int cli_model_context(const cli_common *c, cli_model *m, int64_t max_tokens, int64_t max_outputs, int64_t *positions);
+/* Compiles for so many positions (0: no end). Prints its own error. */
 int cli_model_compile(const cli_common *c, cli_model *m, int64_t positions, int64_t max_tokens, int64_t max_outputs);
 void cli_model_close(cli_model *m);
 
@@ -94,6 +106,9 @@ void cli_model_close(cli_model *m);
 
 /* "4.07 MiB" */
 const char *cli_bytes(uint64_t bytes, char out[32]);
+/* What the memory limit is spent on, line by line. */
+void cli_print_fit(FILE *f, const knit__fit *fit);
+cJSON *cli_json_kv(const knit__kv_spec *kv);
 /* "1,234,567" */
 const char *cli_count(uint64_t n, char out[32]);
 /* Exact, where a double would round. NULL on failure, which cJSON takes as nothing to add. */

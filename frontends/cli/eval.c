@@ -28,7 +28,7 @@ static const char help[] =
 	"      --last-fraction F   measure the last part of the file only, from byte floor((1 - F) x size)\n"
 	"      --windows N         stop after N windows\n"
 	"      --ids FILE          little-endian 16-bit token ids instead of FILE\n"
-	"      --kv TYPE           f16 or f32 cache of keys and values (f32)\n"
+	"      --kv SPEC           KV slots: types, policy, window, as in knit run --help (f32)\n"
 	"      --threads N         CPU threads (all cores)\n"
 	"      --device ID         see knit devices (the best one)\n"
 	"      --tokenizer FILE    llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
@@ -111,6 +111,7 @@ static int print_json(const eval_options *o, const cli_model *m, const knit__per
 	cJSON_AddItemToObject(root, "file", cli_json_text(file, strlen(file)));
 	cJSON_AddStringToObject(root, "device", knit_program_device(m->decoder.program));
 	cJSON_AddNumberToObject(root, "context", (double)m->positions);
+	cJSON_AddItemToObject(root, "kv", cli_json_kv(&m->kv));
 	cJSON_AddNumberToObject(root, "windows", (double)p->windows);
 	cJSON_AddItemToObject(root, "tokens", cli_json_u64(p->tokens));
 	cJSON_AddNumberToObject(root, "nats_per_token", p->mean);
@@ -182,7 +183,7 @@ static int evaluate(const eval_options *o, cli_model *m) {
 	int64_t batch = MAX_LOGITS / vocab < BATCH ? MAX_LOGITS / vocab : BATCH;
 	batch = batch < 1 ? 1 : batch > positions ? positions : batch;
 
-	m->kv = o->common.kv ? o->common.kv : KNIT_F32;
+	cli_model_set_kv(&o->common, m, KNIT_F32);
 	list.a = &m->ctx->a;
 	code = o->ids ? read_ids(o, &list) : read_text(o, m, &list);
 	if (code == CLI_OK)

@@ -15,7 +15,7 @@ static const char help[] = "knit graph MODEL: prints the model's graph: every op
 						   "      --format F        text or dot (text)\n"
 						   "  -o, --output FILE     the file appears when it is complete (stdout)\n"
 						   "      --ctx N           positions of the KV slots (the model's, at most 4096)\n"
-						   "      --kv TYPE         f16 or f32 (f16)\n"
+						   "      --kv SPEC         KV slots, as in knit run --help (f16)\n"
 						   "      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
 						   "      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
 						   "      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n";
@@ -50,15 +50,21 @@ static int print_file(const cli_model *m, const knit_graph *g, knit_graph_format
 
 static int print(const cli_common *c, cli_model *m, knit_graph_format format, const char *path) {
 	const int64_t context = m->model.config.context;
+
+	cli_model_set_kv(c, m, KNIT_F16);
 	const knit__decoder_desc desc = {
 		.config = &m->model.config,
 		.base = m->model.file.store,
 		.adapters = m->model.adapters,
 		.positions = c->ctx                        ? c->ctx
+					 : m->kv.window                ? 0
 					 : context < DEFAULT_POSITIONS ? context
 												   : DEFAULT_POSITIONS,
 		.max_tokens = BATCH,
-		.kv = c->kv ? c->kv : KNIT_F16,
+		.kv_k = m->kv.k,
+		.kv_v = m->kv.v,
+		.window = m->kv.window,
+		.sinks = m->kv.sinks,
 	};
 	knit_graph *g = NULL;
 	knit_diag diag = {0};

@@ -12,6 +12,7 @@ static const char help[] = "knit info MODEL: what a model is made of, and what i
 						   "      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
 						   "      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
 						   "      --adapter FILE    LoRA matrices from a file of their own; none: without LoRA\n"
+						   "      --kv SPEC         how large the KV slots would be, SPEC as in knit run --help (f16)\n"
 						   "      --json            one JSON object\n";
 
 /* What the store says about types and sharing. */
@@ -127,12 +128,33 @@ static void print_shared(const cli_model *m, const store_facts *f) {
 			   cli_bytes(f->tie_saves, a), cli_bytes(m->model.file.file_bytes, (char[32]){0}));
 }
 
+static void print_slots(const cli_model *m) {
+	const knit__decoder_config *k = &m->model.config;
+	const uint64_t each = knit__decoder_kv_bytes(k, m->kv.k, m->kv.v);
+	knit__kv_map map;
+	char a[32], b[32], text[160];
+
+	printf("context      %" PRId64 " positions\n", k->context);
+	knit__kv_text(&m->kv, text, sizeof text);
+	if (knit__decoder_kv_map(k, &map, NULL) != KNIT_OK) {
+		printf("KV cache     the model's slots are for its own visits (--kv names others)\n");
+		return;
+	}
+	printf("KV cache     %u slots for %u visits (%s): %s per position", (unsigned)knit__kv_map_slots(&map),
+		   (unsigned)map.count, text, cli_bytes(each, a));
+	if (m->kv.window)
+		printf(", %s for the window and %s for each token of a step\n",
+			   cli_bytes(each * (uint64_t)(m->kv.window - 1 + m->kv.sinks), b), a);
+	else
+		printf(", %s for all\n", cli_bytes(each * (uint64_t)k->context, b));
+}
+
 static int print_text(const cli_common *c, const cli_model *m) {
 	const knit__decoder_config *k = &m->model.config;
 	const knit_weights *store = m->model.file.store;
 	knit__decoder_parameters p;
 	store_facts f;
-	char a[32], b[32], text[256];
+	char a[32], text[256];
 
 	if (knit__decoder_count_parameters(k, store, m->model.adapters, &p) != KNIT_OK)
 		return cli_fail("out of memory");
@@ -165,9 +187,7 @@ static int print_text(const cli_common *c, const cli_model *m) {
 	else
 		printf("vocabulary   %s rows; no tokenizer that knit knows (--tokenizer names one)\n",
 			   cli_count((uint64_t)k->vocab, a));
-	printf("context      %" PRId64 " positions; KV cache %s per position in f16", k->context,
-		   cli_bytes(knit__decoder_kv_bytes(k, KNIT_F16), a));
-	printf(", %s for all\n", cli_bytes(knit__decoder_kv_bytes(k, KNIT_F16) * (uint64_t)k->context, b));
+	print_slots(m);
 	if (m->model.file.skipped_count)
 		printf("left out     %u tensors that are no weights, such as %s\n", (unsigned)m->model.file.skipped_count,
 			   m->model.file.skipped[0].name);
@@ -193,6 +213,7 @@ static int print_json(const cli_common *c, const cli_model *m) {
 	const knit_weights *store = m->model.file.store;
 	knit__decoder_parameters p;
 	store_facts f;
+	knit__kv_map map;
 
 	if (knit__decoder_count_parameters(k, store, m->model.adapters, &p) != KNIT_OK)
 		return cli_fail("out of memory");
@@ -234,7 +255,12 @@ static int print_json(const cli_common *c, const cli_model *m) {
 		cJSON_AddStringToObject(root, "vocabulary_kind", knit__tokenizer_kind(m->model.tokenizer));
 		cJSON_AddNumberToObject(root, "vocabulary_tokens", knit__tokenizer_vocab_size(m->model.tokenizer));
 	}
-	cJSON_AddItemToObject(root, "kv_bytes_per_position_f16", cli_json_u64(knit__decoder_kv_bytes(k, KNIT_F16)));
+	cJSON_AddItemToObject(root, "kv_bytes_per_position_f16",
+						  cli_json_u64(knit__decoder_kv_bytes(k, KNIT_F16, KNIT_F16)));
+	cJSON_AddItemToObject(root, "kv", cli_json_kv(&m->kv));
+	cJSON_AddItemToObject(root, "kv_bytes_per_position", cli_json_u64(knit__decoder_kv_bytes(k, m->kv.k, m->kv.v)));
+	if (knit__decoder_kv_map(k, &map, NULL) == KNIT_OK)
+		cJSON_AddNumberToObject(root, "kv_slots", knit__kv_map_slots(&map));
 	return cli_json_print(root);
 }
 
@@ -244,6 +270,7 @@ int cli_info(int argc, char **argv) {
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
 		{"loops", required_argument, NULL, CLI_OPT_LOOPS},
 		{"adapter", required_argument, NULL, CLI_OPT_ADAPTER},
+		{"kv", required_argument, NULL, CLI_OPT_KV},
 		{"json", no_argument, NULL, CLI_OPT_JSON},
 		{"help", no_argument, NULL, 'h'},
 		{0},
@@ -264,8 +291,10 @@ int cli_info(int argc, char **argv) {
 		return code;
 	c.model.tokenizer = KNIT__TOKENIZER_IF_THERE;
 	code = cli_model_open(&c, &m);
-	if (code == CLI_OK)
+	if (code == CLI_OK) {
+		cli_model_set_kv(&c, &m, KNIT_F16);
 		code = c.json ? print_json(&c, &m) : print_text(&c, &m);
+	}
 	cli_model_close(&m);
 	return code;
 }

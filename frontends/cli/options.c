@@ -68,12 +68,29 @@ bool cli_parse_double(const char *text, double lo, double hi, double *out) {
 	return true;
 }
 
+bool cli_parse_bytes(const char *text, uint64_t *out) {
+	static const char units[] = "KMGT";
+	char *end;
+	double value = strtod(text, &end);
+	const char *unit = *end ? strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end) : NULL;
+
+	if (end == text || *text < '0' || *text > '9' || (*end && (!unit || end[1])))
+		return false;
+	for (const char *u = units; unit && u <= unit; ++u)
+		value *= 1024;
+	if (!(value >= 1 && value < 0x1p63))
+		return false;
+	*out = (uint64_t)value;
+	return true;
+}
+
 static bool bad(int *exit_code, int code) {
 	*exit_code = code;
 	return false;
 }
 
 bool cli_common_option(cli_common *c, int option, char **argv, int *exit_code) {
+	knit_diag diag = {0};
 	int64_t n = 0;
 
 	switch (option) {
@@ -91,9 +108,12 @@ bool cli_common_option(cli_common *c, int option, char **argv, int *exit_code) {
 											(int)KNIT__MAX_CONTEXT));
 		return true;
 	case CLI_OPT_KV:
-		c->kv = strcmp(optarg, "f16") == 0 ? KNIT_F16 : strcmp(optarg, "f32") == 0 ? KNIT_F32 : 0;
-		if (!c->kv)
-			return bad(exit_code, cli_usage(c->command, "--kv \"%s\" is neither f16 nor f32", optarg));
+		if (knit__kv_parse(optarg, &c->kv, &diag) != KNIT_OK)
+			return bad(exit_code, cli_usage(c->command, "--kv %s", diag.text));
+		return true;
+	case CLI_OPT_MEMORY:
+		if (!cli_parse_bytes(optarg, &c->memory))
+			return bad(exit_code, cli_usage(c->command, "--memory \"%s\" is no size like 4G, 1.5G or 512M", optarg));
 		return true;
 	case CLI_OPT_JSON:
 		c->json = true;

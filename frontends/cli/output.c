@@ -97,6 +97,48 @@ cJSON *cli_json_text(const char *text, size_t bytes) {
 	return item;
 }
 
+static void print_part(FILE *f, const char *name, uint64_t bytes, const char *rest) {
+	char text[32];
+
+	if (bytes)
+		fprintf(f, "  %-12s %12s%s%s\n", name, cli_bytes(bytes, text), *rest ? "  " : "", rest);
+}
+
+void cli_print_fit(FILE *f, const knit__fit *fit) {
+	const knit_memory *m = &fit->memory;
+	char slots[96], bytes[32];
+
+	if (fit->positions >= KNIT__MAX_CONTEXT)
+		snprintf(slots, sizeof slots, "the window's cells, for any number of positions");
+	else
+		snprintf(slots, sizeof slots, "%" PRId64 " positions, %s each", fit->positions,
+				 cli_bytes(fit->bytes_per_position, bytes));
+	print_part(f, "weights", m->weight_bytes, "each stored once");
+	print_part(f, "adapters", m->adapter_bytes, "");
+	print_part(f, "packed", m->packed_bytes, "more for kernels");
+	print_part(f, "KV cache", m->state_bytes, slots);
+	print_part(f, "arena", m->arena_bytes, "");
+	print_part(f, "in, out", m->io_bytes, "");
+	if (fit->limit >= fit->total)
+		print_part(f, "rest", fit->limit - fit->total, "free");
+	fprintf(f, "  %-12s %12s  of %s", "sum", cli_bytes(fit->total, slots), cli_bytes(fit->limit, bytes));
+	fprintf(f, " (%" PRIu64 " of %" PRIu64 " bytes)\n", fit->total, fit->limit);
+}
+
+cJSON *cli_json_kv(const knit__kv_spec *kv) {
+	static const char *const names[] = {"model", "visit", "layer", "first", "group"};
+	cJSON *root = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(root, "policy", names[kv->policy]);
+	if (kv->policy == KNIT__KV_GROUP)
+		cJSON_AddNumberToObject(root, "group", kv->group);
+	cJSON_AddStringToObject(root, "k", knit_dtype_name(kv->k));
+	cJSON_AddStringToObject(root, "v", knit_dtype_name(kv->v));
+	cJSON_AddNumberToObject(root, "window", (double)kv->window);
+	cJSON_AddNumberToObject(root, "sinks", (double)kv->sinks);
+	return root;
+}
+
 cJSON *cli_json_memory(const knit_memory *m) {
 	const struct {
 		const char *name;

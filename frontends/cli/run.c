@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_TOKENS = 256, DEFAULT_POSITIONS = 4096, BATCH = 64 };
+enum { DEFAULT_TOKENS = 256, BATCH = 64 };
 enum { OPT_TEMP = CLI_OPT_OWN, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_SAMPLER, OPT_ENDLESS };
 
 static const char help[] =
@@ -21,6 +21,8 @@ static const char help[] =
 	"  knit run story.gguf -p \"Dear\" -n 50 --temp 0       50 tokens, always the most likely one\n"
 	"  knit run story.gguf -p \"Dear\" --seed 7             the same text every time\n"
 	"  knit run stories.bin --tokenizer tok512.bin        a llama2.c model\n"
+	"  knit run story.gguf --memory 4G --kv first,q8_0    as much context as 4 GiB hold, a slot per layer, 8 bits a number\n"
+	"  knit run story.gguf --kv window=512,sinks=4 -n 100000    text without end in little memory\n"
 	"  knit run story.gguf --visits 0,1,2,2,2,3,4         run layer 2 three times\n\n"
 	"MODEL is a GGUF file, a llama2.c file, or a folder with model.safetensors and config.json.\n\n"
 	"  -p, --prompt TEXT     the text to go on from; - reads it from stdin (as when stdin is no terminal)\n"
@@ -32,7 +34,12 @@ static const char help[] =
 	"      --sampler NAME    knit, or llama2c: the same choices as llama2.c for the same seed (knit)\n"
 	"      --ctx N           positions to keep: prompt and new text together (the model's, at most 4096)\n"
 	"      --endless         when the context is full, go on from its second half\n"
-	"      --kv TYPE         f16 or f32 cache of keys and values (f16; f32 with --sampler llama2c)\n"
+	"      --memory SIZE     use at most so much (4G, 512M): the largest context that fits, with the sum; --ctx beyond is refused\n"
+	"      --kv SPEC         how keys and values are kept, items with commas between them:\n"
+	"                        TYPE, or k=TYPE and v=TYPE: f32, f16, bf16, q8_0, q4_0 (f16; f32 with --sampler llama2c)\n"
+	"                        visit: a slot per visit; layer: one per layer, the last visit's stays; first: one per layer,\n"
+	"                        the first visit's, later visits only read; group:N: one per N adjacent layers\n"
+	"                        window=N: only the last N positions are seen and kept; sinks=N: and the first N\n"
 	"      --threads N       CPU threads (all cores)\n"
 	"      --device ID       see knit devices (the best one)\n"
 	"      --tokenizer FILE  llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
@@ -158,6 +165,7 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		{"sampler", required_argument, NULL, OPT_SAMPLER},
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
 		{"kv", required_argument, NULL, CLI_OPT_KV},
+		{"memory", required_argument, NULL, CLI_OPT_MEMORY},
 		{"threads", required_argument, NULL, CLI_OPT_THREADS},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
 		{"tokenizer", required_argument, NULL, CLI_OPT_TOKENIZER},
@@ -236,7 +244,7 @@ static void print_stop(const cli_model *m, const knit__generated *g, size_t aske
 
 static void print_summary(const run_options *o, const cli_model *m, const knit__generated *g, size_t prompt_tokens) {
 	knit_memory memory = {0};
-	char a[32], b[32];
+	char a[32], b[32], slots[160];
 
 	knit_program_memory(m->decoder.program, &memory);
 	fprintf(stderr, "\nprompt     %8s tokens %10.1f tokens/s\n", cli_count(prompt_tokens, a),
@@ -253,8 +261,11 @@ static void print_summary(const run_options *o, const cli_model *m, const knit__
 	if (memory.adapter_bytes)
 		fprintf(stderr, "\nadapters   %10s LoRA of %u visits", cli_bytes(memory.adapter_bytes, a),
 				(unsigned)m->model.config.visit_count);
-	fprintf(stderr, "\nKV cache   %10s %" PRId64 " positions in %s\n", cli_bytes(memory.state_bytes, a), m->positions,
-			knit_dtype_name(m->kv));
+	knit__kv_text(&m->kv, slots, sizeof slots);
+	fprintf(stderr, "\nKV cache   %10s ", cli_bytes(memory.state_bytes, a));
+	if (m->positions < KNIT__MAX_CONTEXT)
+		fprintf(stderr, "%" PRId64 " positions, ", m->positions);
+	fprintf(stderr, "%s\n", slots);
 	fprintf(stderr, "arena      %10s", cli_bytes(memory.arena_bytes, a));
 	fprintf(stderr, " no plan can be below %s", cli_bytes(memory.arena_lower_bound, a));
 	fprintf(stderr, "; %s without sharing\n", cli_bytes(memory.arena_unshared, a));
@@ -288,7 +299,11 @@ static int print_json(const run_options *o, const cli_model *m, const knit__gene
 	cJSON_AddItemToObject(root, "seed",
 						  o->sampler.temperature > 0 ? cli_json_u64(o->sampler.seed) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(root, "context", (double)m->positions);
-	cJSON_AddStringToObject(root, "kv_type", knit_dtype_name(m->kv));
+	cJSON_AddItemToObject(root, "kv", cli_json_kv(&m->kv));
+	if (o->common.memory) {
+		cJSON_AddItemToObject(root, "memory_limit", cli_json_u64(o->common.memory));
+		cJSON_AddNumberToObject(root, "context_that_fits", (double)m->fit.positions);
+	}
 	cJSON_AddItemToObject(timings, "prompt_ns", cli_json_u64(g->prompt_ns));
 	cJSON_AddItemToObject(timings, "decode_ns", cli_json_u64(g->decode_ns));
 	cJSON_AddItemToObject(timings, "decode_steps", cli_json_u64(g->decode_steps));
@@ -346,25 +361,37 @@ static int generate(const run_options *o, cli_model *m, const knit_token_list *p
 	return code;
 }
 
+static void print_fit(const cli_model *m, int64_t positions) {
+	if (m->fit.positions < KNIT__MAX_CONTEXT)
+		fprintf(stderr, "memory: the largest context that fits has %" PRId64 " positions", m->fit.positions);
+	else
+		fprintf(stderr, "memory: any context fits");
+	if (positions && positions != m->fit.positions)
+		fprintf(stderr, ", %" PRId64 " are used", positions);
+	fputc('\n', stderr);
+	cli_print_fit(stderr, &m->fit);
+}
+
 static int run(const run_options *o, cli_model *m, const char *text, size_t bytes) {
 	knit_token_list prompt = {0};
 	knit_diag diag = {0};
+	int64_t positions = 0;
 	int code = cli_model_open(&o->common, m);
 
 	if (code != CLI_OK)
 		return code;
-	const int64_t context = m->model.config.context;
-	const int64_t positions = o->common.ctx ? o->common.ctx : context < DEFAULT_POSITIONS ? context : DEFAULT_POSITIONS;
-	m->kv = o->common.kv ? o->common.kv : o->sampler.kind == KNIT_SAMPLER_LLAMA2C ? KNIT_F32 : KNIT_F16;
+	cli_model_set_kv(&o->common, m, o->sampler.kind == KNIT_SAMPLER_LLAMA2C ? KNIT_F32 : KNIT_F16);
 	prompt.a = &m->ctx->a;
 	const knit_status status = knit__encode_prompt(m->model.tokenizer, text, bytes, &prompt, &diag);
-	if (status != KNIT_OK)
-		code = cli_fail_diag(status, &diag);
-	else if (prompt.count > (uint64_t)positions)
+	code = status == KNIT_OK ? cli_model_context(&o->common, m, BATCH, 1, &positions) : cli_fail_diag(status, &diag);
+	if (code == CLI_OK && o->common.memory && !o->quiet) {
+		print_fit(m, positions);
+	}
+	if (code == CLI_OK && positions && prompt.count > (uint64_t)positions)
 		code = cli_fail("the prompt has %u tokens, the context %" PRId64 " positions: shorten it or raise --ctx",
 						(unsigned)prompt.count, positions);
 	if (code == CLI_OK)
-		code = cli_model_compile(&o->common, m, positions, positions < BATCH ? positions : BATCH, 1);
+		code = cli_model_compile(&o->common, m, positions, BATCH, 1);
 	if (code == CLI_OK)
 		code = generate(o, m, &prompt);
 	knit__token_list_clear(&prompt);

@@ -296,6 +296,8 @@ knit_status knit__decoder_config_read(const knit_metadata *metadata, const knit_
 	if (status == KNIT_OK)
 		status = read_visits(&r, out);
 	if (status == KNIT_OK)
+		status = knit__decoder_read_kv(out, metadata, diag);
+	if (status == KNIT_OK)
 		status = read_lora(&r, out);
 	if (status == KNIT_OK)
 		status = knit__decoder_check_weights(out, weights, diag);

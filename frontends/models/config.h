@@ -3,8 +3,8 @@
 #ifndef KNIT_CONFIG_H
 #define KNIT_CONFIG_H
 
+#include "kv.h"
 #include "names.h"
-#include "visits.h"
 
 #include "../../graph/weights.h"
 #include "../formats/metadata.h"
@@ -31,6 +31,10 @@ typedef struct knit__decoder_config {
 	knit__visit_list model_visits;         /* what the file, or its adapter, was made for */
 	uint16_t stands_for[KNIT__MAX_VISITS]; /* visit of model_visits whose LoRA and norms visit v has, or KNIT__NO_VISIT */
 	bool visit_norms, loop_norms;          /* the model has norms of single visits, after its loops */
+	knit__kv_policy kv_policy, own_kv_policy; /* what runs; what the file says (KNIT__KV_MODEL: nothing, or own_kv) */
+	uint32_t kv_group, own_kv_group;
+	knit__kv_map own_kv;    /* from the file; count 0: it has none */
+	uint64_t own_kv_visits; /* hash of the visits that it is for */
 	int64_t lora_rank; /* 0: the model has no LoRA */
 	float lora_scale;  /* alpha / rank */
 	knit__name_style lora_names;
@@ -76,7 +80,12 @@ typedef struct knit__decoder_parameters {
 knit_status knit__decoder_count_parameters(const knit__decoder_config *c, const knit_weights *base,
 										   const knit_weights *adapters, knit__decoder_parameters *out);
 
-/* Bytes of KV cache that one position takes over all visits. */
-uint64_t knit__decoder_kv_bytes(const knit__decoder_config *c, knit_dtype kv);
+/* The slots of the visits that run, under kv_policy. UNSUPPORTED where the file's own map is wanted and other visits run
+ * than it is for. */
+knit_status knit__decoder_kv_map(const knit__decoder_config *c, knit__kv_map *out, knit_diag *diag);
+/* Whether the file's own policy lets any visit of this layer write keys and values: only then it needs the projections. */
+bool knit__decoder_layer_writes_kv(const knit__decoder_config *c, uint32_t layer);
+/* Bytes of KV cache that one position takes: slots * kv_heads * head_dim elements of keys and of values. */
+uint64_t knit__decoder_kv_bytes(const knit__decoder_config *c, knit_dtype k, knit_dtype v);
 
 #endif

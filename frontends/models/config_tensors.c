@@ -122,6 +122,16 @@ static bool has_own_norms(const knit__decoder_config *c, const knit_weights *wei
 	return visits > 0;
 }
 
+/* A layer that only reads what another has written may come without the projections of keys and values. */
+static bool needs_no_kv(const knit__decoder_config *c, const knit_weights *weights, knit__part part, uint32_t layer) {
+	char name[KNIT__NAME_BYTES];
+
+	if (part != KNIT__ATTN_K && part != KNIT__ATTN_V)
+		return false;
+	knit__weight_name(c->names, part, layer, name);
+	return !knit__weights_get(weights, name) && !knit__decoder_layer_writes_kv(c, layer);
+}
+
 knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag) {
 	char name[KNIT__NAME_BYTES];
 	knit_status status = refuse_foreign(c, weights, diag);
@@ -147,7 +157,7 @@ knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weig
 		status = check_part(c, weights, KNIT__OUTPUT, 0, diag);
 	for (uint32_t layer = 0; layer < c->layers && status == KNIT_OK; ++layer)
 		for (int p = KNIT__ATTN_NORM; p < KNIT__PART_COUNT && status == KNIT_OK; ++p)
-			if (!has_own_norms(c, weights, (knit__part)p, layer))
+			if (!has_own_norms(c, weights, (knit__part)p, layer) && !needs_no_kv(c, weights, (knit__part)p, layer))
 				status = check_part(c, weights, (knit__part)p, layer, diag);
 	return status;
 }
@@ -377,8 +387,4 @@ knit_status knit__decoder_count_parameters(const knit__decoder_config *c, const 
 			out->lora += elements(&adapters->entries[i]);
 	out->lora -= (uint64_t)own_norms(c, adapters) * (uint64_t)c->dim;
 	return KNIT_OK;
-}
-
-uint64_t knit__decoder_kv_bytes(const knit__decoder_config *c, knit_dtype kv) {
-	return (uint64_t)c->visit_count * 2 * (uint64_t)c->kv_heads * (uint64_t)c->head_dim * (kv == KNIT_F32 ? 4 : 2);
 }

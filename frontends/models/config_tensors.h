@@ -4,6 +4,8 @@
 
 #include "config.h"
 
+/* The keys knit.kv.policy, knit.kv.slots and knit.kv.writes; after the visits were read. */
+knit_status knit__decoder_read_kv(knit__decoder_config *c, const knit_metadata *m, knit_diag *diag);
 /* Presence and shapes of everything that the visits need; sets vocab and tied. */
 knit_status knit__decoder_check_weights(knit__decoder_config *c, const knit_weights *weights, knit_diag *diag);
 /* Shapes and numbers of the norms of visits and loops; sets loop_norms. */

@@ -10,6 +10,8 @@ typedef struct site {
 	const knit__decoder_config *c;
 	knit_tensor seq, pos;
 	uint32_t visit, layer;
+	const knit__kv_map *map;
+	knit_kv_slot *slots; /* by slot number; defined by the first visit that uses them */
 } site;
 
 static void origin(const site *s, const char *name) {
@@ -67,25 +69,39 @@ static knit_tensor heads_of(const site *s, knit_tensor x, knit__part part, int64
 	return turn ? knit_rope(s->g, rows, s->pos, &s->c->rope) : rows;
 }
 
-/* Appends rows to this visit's slot and gives the slot. */
-static knit_tensor cached(const site *s, knit_tensor rows, const char *which) {
-	const knit_dim dims[] = {knit_n(s->desc->sequences), knit_n(s->desc->positions), knit_n(s->c->kv_heads),
-							 knit_n(s->c->head_dim)};
-	const knit_state slot = knit_state_define(s->g, s->desc->kv, 4, dims, "%s.%u", which, (unsigned)s->visit);
+/* The slot of this visit. */
+static knit_kv_slot *slot_of(const site *s) {
+	const uint32_t number = s->map->slot[s->visit];
+	const knit_kv_desc desc = {.sequences = s->desc->sequences,
+							   .positions = s->desc->positions,
+							   .kv_heads = s->c->kv_heads,
+							   .head_dim = s->c->head_dim,
+							   .k = s->desc->kv_k,
+							   .v = s->desc->kv_v,
+							   .window = s->desc->window,
+							   .sinks = s->desc->sinks,
+							   .max_tokens = s->desc->max_tokens};
 
-	knit_state_append(s->g, slot, rows, s->seq, s->pos);
-	return knit_state_read(s->g, slot);
+	if (!s->slots[number].k.id)
+		s->slots[number] = knit_kv_slot_define(s->g, &desc, "%u", (unsigned)number);
+	return &s->slots[number];
 }
 
 static knit_tensor block(const site *s, knit_tensor x) {
 	knit_tensor n = norm(s, x, KNIT__ATTN_NORM);
 	const knit_tensor q = heads_of(s, n, KNIT__ATTN_Q, s->c->heads, true);
-	const knit_tensor k = heads_of(s, n, KNIT__ATTN_K, s->c->kv_heads, true);
-	const knit_tensor v = heads_of(s, n, KNIT__ATTN_V, s->c->kv_heads, false);
+	const knit_kv_slot *slot = slot_of(s);
 
+	/* A visit that only reads has no keys and values to compute. */
+	if (s->map->writes[s->visit]) {
+		const knit_tensor k = heads_of(s, n, KNIT__ATTN_K, s->c->kv_heads, true);
+		const knit_tensor v = heads_of(s, n, KNIT__ATTN_V, s->c->kv_heads, false);
+
+		origin(s, "attention");
+		knit_kv_slot_append(s->g, slot, k, v, s->seq, s->pos);
+	}
 	origin(s, "attention");
-	const knit_tensor keys = cached(s, k, "k"), values = cached(s, v, "v");
-	const knit_tensor y = knit_attention(s->g, q, keys, values, s->seq, s->pos, NULL);
+	const knit_tensor y = knit_kv_slot_attend(s->g, slot, q, s->seq, s->pos, 0);
 	x = knit_add(s->g, x, project(s, knit_merge_heads(s->g, y), KNIT__ATTN_OUTPUT));
 
 	n = norm(s, x, KNIT__FFN_NORM);
@@ -99,7 +115,7 @@ static knit_status resolve(const knit__decoder_desc *in, knit__decoder_desc *out
 	*out = *in;
 	if (!out->sequences)
 		out->sequences = 1;
-	if (!out->positions)
+	if (!out->positions && !out->window)
 		out->positions = in->config->context;
 	if (!out->max_tokens)
 		out->max_tokens = 64;
@@ -107,12 +123,18 @@ static knit_status resolve(const knit__decoder_desc *in, knit__decoder_desc *out
 		out->max_outputs = 1;
 	if (!out->kv)
 		out->kv = KNIT_F32;
-	if (out->sequences < 1 || out->positions < 1 || out->max_tokens < 1 || out->max_outputs < 1)
+	if (!out->kv_k)
+		out->kv_k = out->kv;
+	if (!out->kv_v)
+		out->kv_v = out->kv;
+	if (out->sequences < 1 || out->positions < (out->window > 0 ? 0 : 1) || out->max_tokens < 1 || out->max_outputs < 1)
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "decoder: sequences, positions and batch sizes must be positive");
 	if (out->positions > KNIT__MAX_CONTEXT || out->sequences > KNIT__MAX_CONTEXT)
 		return knit__fail(diag, KNIT_ERR_LIMIT, 0, "decoder: %lld sequences of %lld positions, at most %d of %d",
 						  (long long)out->sequences, (long long)out->positions, (int)KNIT__MAX_CONTEXT,
 						  (int)KNIT__MAX_CONTEXT);
+	if (out->positions && out->max_tokens > out->positions * out->sequences)
+		out->max_tokens = out->positions * out->sequences;
 	return KNIT_OK;
 }
 
@@ -120,10 +142,16 @@ knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *des
 	knit__decoder_desc full;
 	knit_status status = resolve(desc, &full, diag);
 
+	knit__kv_map map;
+	knit_kv_slot slots[KNIT__MAX_VISITS];
+
 	*out = NULL;
+	if (status == KNIT_OK)
+		status = knit__decoder_kv_map(full.config, &map, diag);
 	if (status != KNIT_OK)
 		return status;
-	site s = {.desc = &full, .c = full.config};
+	memset(slots, 0, sizeof slots);
+	site s = {.desc = &full, .c = full.config, .map = &map, .slots = slots};
 	status = knit_graph_create(ctx, &s.g);
 	if (status != KNIT_OK)
 		return knit__fail(diag, status, 0, "out of memory while creating the decoder's graph");
@@ -157,15 +185,14 @@ knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *des
 	return KNIT_OK;
 }
 
-knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc, knit__decoder *out, knit_diag *diag) {
+knit_status knit__decoder_compile(knit_context *ctx, const knit__decoder_desc *desc, knit_program **out, knit_diag *diag) {
 	knit__decoder_desc full;
 	knit_graph *g = NULL;
-
-	memset(out, 0, sizeof *out);
 	knit_status status = resolve(desc, &full, diag);
-	if (status != KNIT_OK)
-		return status;
-	status = knit__decoder_graph(ctx, &full, &g, diag);
+
+	*out = NULL;
+	if (status == KNIT_OK)
+		status = knit__decoder_graph(ctx, &full, &g, diag);
 	if (status != KNIT_OK)
 		return status;
 
@@ -174,11 +201,24 @@ knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc
 		.device = full.device,
 		.buckets = buckets,
 		.bucket_count = full.max_tokens > 1 ? 2 : 1,
+		.memory_limit = full.memory_limit,
 		.disable_passes = full.disable_passes,
+		.plan_only = full.plan_only,
 	};
-	status = knit_compile(g, &compile, &out->program, diag);
+	status = knit_compile(g, &compile, out, diag);
 	knit_graph_destroy(g);
-	if (status == KNIT_OK)
+	return status;
+}
+
+knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc, knit__decoder *out, knit_diag *diag) {
+	knit__decoder_desc full;
+
+	memset(out, 0, sizeof *out);
+	knit_status status = resolve(desc, &full, diag);
+	if (status != KNIT_OK)
+		return status;
+	status = knit__decoder_compile(ctx, &full, &out->program, diag);
+	if (status == KNIT_OK && !full.plan_only)
 		status = knit_session_create(out->program, &out->session, diag);
 	if (status != KNIT_OK) {
 		knit__decoder_close(out);
@@ -186,7 +226,7 @@ knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc
 	}
 	out->vocab = full.config->vocab;
 	out->sequences = full.sequences;
-	out->positions = full.positions;
+	out->positions = full.positions ? full.positions : KNIT__MAX_CONTEXT;
 	out->max_tokens = full.max_tokens;
 	out->max_outputs = full.max_outputs;
 	return KNIT_OK;

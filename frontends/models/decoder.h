@@ -1,5 +1,5 @@
 /* Owns the graph of llama-like decoders and one compiled instance of it: layers visited in any order, a LoRA per visit,
- * a tied head, one KV slot per visit. Knows no file format, no text and no device. */
+ * a tied head, KV slots by policy. Knows no file format, no text and no device. */
 #ifndef KNIT_DECODER_H
 #define KNIT_DECODER_H
 
@@ -12,22 +12,30 @@ typedef struct knit__decoder_desc {
 	knit_weights *const *visit_bases; /* a store for each visit's layer weights instead of base; NULL: base for all */
 	knit_weights *adapters;           /* NULL: no LoRA, whatever the config says */
 	int64_t sequences;                /* default 1 */
-	int64_t positions;                /* cells of each KV slot; default: the model's context */
-	int64_t max_tokens;               /* tokens in one step, at most; default 64 */
+	int64_t positions;                /* of a sequence, at most; default: the model's context, with a window no limit */
+	int64_t max_tokens;               /* tokens in one step, at most; default 64; no more than positions */
 	int64_t max_outputs;              /* logits rows in one step, at most; default 1 */
-	knit_dtype kv;                    /* f32, f16 or bf16; default f32 */
+	knit_dtype kv;                    /* of keys and values; default f32 */
+	knit_dtype kv_k, kv_v;            /* of keys, of values, where they differ from kv */
+	int64_t window, sinks;            /* of every slot, as in knit_kv_desc */
+	uint64_t memory_limit;            /* as in knit_compile_desc */
 	const char *device;               /* as in knit_compile_desc */
 	const char *disable_passes;
+	bool plan_only;                   /* as in knit_compile_desc: the decoder gets a program, but no session */
 } knit__decoder_desc;
 
 /* Inputs ids, seq, pos i32 [tokens] and out_rows i32 [outputs]; output logits f32 [outputs, vocab] after the tokens at
  * those rows. Symbols tokens in [1, max_tokens], outputs in [1, max_outputs]. */
 knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *desc, knit_graph **out, knit_diag *diag);
 
+/* The same compiled, with a bucket for one token and one for more. */
+knit_status knit__decoder_compile(knit_context *ctx, const knit__decoder_desc *desc, knit_program **out, knit_diag *diag);
+
 typedef struct knit__decoder {
 	knit_program *program;
 	knit_session *session;
-	int64_t vocab, sequences, positions, max_tokens, max_outputs;
+	int64_t vocab, sequences, max_tokens, max_outputs;
+	int64_t positions; /* of a sequence; KNIT__MAX_CONTEXT where only the window is kept */
 } knit__decoder;
 
 /* Builds, compiles (decode and prefill buckets) and opens a session. */

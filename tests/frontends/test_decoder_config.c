@@ -52,7 +52,7 @@ START_TEST(a_full_config_and_its_defaults) {
 	const uint64_t layer = 2 * DIM + 2 * DIM * DIM + DIM * DIM + 3 * DIM * FFN, rest = VOCAB * DIM + DIM;
 	ck_assert_uint_eq(p.unique, 2 * layer + rest);
 	ck_assert_uint_eq(p.visited, 5 * layer + rest + VOCAB * DIM);
-	ck_assert_uint_eq(knit__decoder_kv_bytes(&c, KNIT_F16), 5 * 2 * (DIM / 2) * 2);
+	ck_assert_uint_eq(knit__decoder_kv_bytes(&c, KNIT_F16, KNIT_F16), 5 * 2 * (DIM / 2) * 2);
 	tiny_close();
 }
 END_TEST
