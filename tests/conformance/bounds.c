@@ -173,3 +173,49 @@ void bound_attention(const conf_case *c, const knit_array *const *t, const knit_
 		}
 	}
 }
+
+/* ---- low rank ---------------------------------------------------------------------------------------------------- */
+
+/* What x w^T may be off by for a row x [k] and a row w [k], and the product. */
+static double dot_error(const double *x, const double *w, int64_t k, bool int8, double *product) {
+	double size = 0, variance = 0;
+
+	*product = 0;
+	for (int64_t i = 0; i < k; ++i) {
+		*product += x[i] * w[i];
+		size += fabs(x[i] * w[i]);
+	}
+	for (int64_t block = 0; int8 && block < k; block += 32) {
+		double largest = 0, squares = 0;
+
+		for (int64_t i = block; i < block + 32; ++i) {
+			largest = fmax(largest, fabs(x[i]));
+			squares += w[i] * w[i];
+		}
+		variance += squares * (largest / 127) * (largest / 127) / 12;
+	}
+	return C_DOT * EPS * log2_at_least_1((double)k) * size + 6 * sqrt(variance) + TINY;
+}
+
+void bound_lora(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol) {
+	const knit_array *x = t[0], *a = t[1], *b = t[2];
+	const int64_t tokens = out->dims[0], n = out->dims[1], rank = a->dims[1], k = a->dims[2];
+	const bool int8_a = knit__dtype_info(a->dtype)->is_block, int8_b = knit__dtype_info(b->dtype)->is_block;
+	double low[128], off[128];
+
+	(void)c;
+	for (int64_t row = 0; row < tokens; ++row) {
+		const int64_t slot = (int64_t)t[3]->data[(int64_t)t[4]->data[row]];
+
+		for (int64_t q = 0; q < rank; ++q)
+			off[q] = dot_error(x->data + row * k, a->data + (slot * rank + q) * k, k, int8_a, &low[q]);
+		for (int64_t j = 0; j < n; ++j) {
+			const double *w = b->data + (slot * n + j) * rank;
+			double product, error = dot_error(low, w, rank, int8_b, &product);
+
+			for (int64_t q = 0; q < rank; ++q)
+				error += fabs(w[q]) * off[q];
+			tol[row * n + j] = (double)LORA_CASE_SCALE * error + 2 * EPS * fabs(out->data[row * n + j]) + TINY;
+		}
+	}
+}

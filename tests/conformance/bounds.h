@@ -16,6 +16,9 @@ void bound_gelu(const conf_case *c, const knit_array *const *t, const knit_array
 void bound_softmax(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol);
 void bound_norm(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol);
 void bound_rope(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol);
+/* Two products one after the other, each bounded as a linear: what the first is off by goes through the second. */
+#define LORA_CASE_SCALE 0.75f
+void bound_lora(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol);
 void bound_attention(const conf_case *c, const knit_array *const *t, const knit_array *out, double *tol);
 
 #endif

@@ -27,6 +27,7 @@ knit_dim case_tokens(case_build *b, int64_t value);
 
 /* ---- files with cases -------------------------------------------------------------------------------------------- */
 
-void cases_kv(case_table *t); /* attention and append */
+void cases_kv(case_table *t);   /* attention and append */
+void cases_lora(case_table *t); /* lora_select */
 
 #endif

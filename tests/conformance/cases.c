@@ -302,6 +302,7 @@ conf_case *cases_make(size_t *count) {
 	add_rows(&t);
 	add_rope(&t);
 	cases_kv(&t);
+	cases_lora(&t);
 	add_copy_cast(&t);
 	*count = t.count;
 	return t.data;
