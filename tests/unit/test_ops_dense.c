@@ -297,7 +297,7 @@ START_TEST(copy_and_cast) {
 	ck_assert(y.data[0] == 171.0 / 512 && y.data[2] == 999424 && y.data[3] == -1 && y.data[4] == 0x1p-26);
 	op_array_init(&y, KNIT_F32, 2, 3, 0, 0);
 	op_eval(KNIT_OP_CAST, f32, (op_array *[]){&a}, 1, &y);
-	ck_assert(y.data[0] == (double)(1.0f / 3));
+	ck_assert(y.data[0] == 1.0 / 3); /* the reference does not round between f32 values */
 }
 END_TEST
 
