@@ -346,6 +346,43 @@ START_TEST(impure_select_is_found) {
 }
 END_TEST
 
+/* Another weight in the place of one; everything else is a fault and changes nothing. */
+START_TEST(rebinding) {
+	knit_buffer *other, *small;
+	fixture f;
+
+	make_with_plan(&f);
+	ck_assert_int_eq(guard->buffer_create(f.dev, KNIT_BUFFER_CONST, 32, &other), KNIT_OK);
+	ck_assert_int_eq(guard->buffer_create(f.dev, KNIT_BUFFER_CONST, 31, &small), KNIT_OK);
+	ck_assert_int_eq(guard->plan_rebind(f.plan, WEIGHT, other), KNIT_OK);
+	guard->buffer_destroy(f.dev, other);
+	expect_fault(&f, "plans still use the buffer");
+	ck_assert_int_eq(guard->plan_rebind(f.plan, WEIGHT, small), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "needs 32");
+	ck_assert_int_eq(guard->plan_rebind(f.plan, INPUT, other), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "is no weight");
+	ck_assert_int_eq(guard->plan_rebind(f.plan, WEIGHT, f.buffers[INPUT]), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "is to become none");
+	ck_assert_int_eq(guard->plan_rebind(f.plan, BUFFERS, other), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "buffer 4 of 4");
+	ck_assert_int_eq(guard->plan_rebind(f.plan, WEIGHT, NULL), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "is NULL");
+	ck_assert_int_eq(guard->plan_rebind(NULL, WEIGHT, other), KNIT_ERR_INTERNAL);
+	ck_assert_int_eq(guard->plan_submit(f.plan, f.symbols), KNIT_OK);
+	ck_assert_int_eq(guard->plan_rebind(f.plan, WEIGHT, f.buffers[WEIGHT]), KNIT_ERR_INTERNAL);
+	expect_fault(&f, "is running");
+	ck_assert_int_eq(guard->plan_wait(f.plan, UINT64_MAX), KNIT_OK);
+	/* The weight that was there at first is in no plan now. */
+	guard->buffer_destroy(f.dev, f.buffers[WEIGHT]);
+	f.buffers[WEIGHT] = NULL;
+	guard->plan_destroy(f.dev, f.plan);
+	f.plan = NULL;
+	guard->buffer_destroy(f.dev, other);
+	guard->buffer_destroy(f.dev, small);
+	unmake(&f);
+}
+END_TEST
+
 int main(void) {
 	Suite *s = suite_create("guard");
 	TCase *t = tcase_create("guard");
@@ -353,6 +390,7 @@ int main(void) {
 	tcase_add_test(t, right_use_has_no_faults);
 	tcase_add_test(t, order_of_plan_calls);
 	tcase_add_test(t, two_plans_over_one_arena);
+	tcase_add_test(t, rebinding);
 	tcase_add_test(t, symbols_in_bounds);
 	tcase_add_test(t, buffer_ranges);
 	tcase_add_test(t, buffer_life);
