@@ -11,8 +11,15 @@
 static const knit_pass passes[] = {
 	{"canonicalise", knit__pass_canonicalise, false, "equal graphs get the same form; ops that do nothing go"},
 	{"dedup_weights", knit__pass_dedup_weights, false, "weights with equal bytes become one storage"},
+	{"fold", knit__pass_fold, false, "what depends on weights alone is computed once, if that costs no bytes",
+	 .tolerance = 1e-4}, /* constants are rounded to their type */
 	{"cse", knit__pass_cse, false, "equal computations are done once"},
 	{"dce", knit__pass_dce, false, "what no output and no state needs is removed"},
+	{"fuse_linear", knit__pass_fuse_linear, false, "bias, residual, LoRA and gated pairs join their linears"},
+	{"merge_siblings", knit__pass_merge_siblings, false, "linears over one x become one step"},
+	{"fuse_norm", knit__pass_fuse_norm, false, "a sum and its norm become one step"},
+	{"fuse_kv", knit__pass_fuse_kv, false, "rope and the writes to a KV slot become one step"},
+	{"fuse_elementwise", knit__pass_fuse_elementwise, false, "chains of elementwise ops become one step"},
 	{"legalise", knit__pass_legalise, true, "copies for operands that must be contiguous; outputs own their bytes"},
 	{"order", knit__pass_order, true, "a valid execution order"},
 };
@@ -87,7 +94,10 @@ static knit_status check_valid(const knit_graph *g, const char *pass, knit_diag 
 	return status;
 }
 
-static knit_status check_deeply(const knit_graph *before, const knit_graph *after, const char *pass, knit_diag *d) {
+static knit_status check_deeply(const knit_graph *before, const knit_graph *after, const knit_pass *checked,
+                                knit_diag *d) {
+	const double tolerance = checked->tolerance > 0 ? checked->tolerance : CHECK_TOLERANCE;
+	const char *pass = checked->name;
 	knit_diag why = {0};
 	bool skipped = false;
 	knit_status status = check_valid(after, pass, d);
@@ -96,7 +106,7 @@ static knit_status check_deeply(const knit_graph *before, const knit_graph *afte
 		return status;
 	status = knit__check_text(after, &why);
 	if (status == KNIT_OK)
-		status = knit__check_equal(before, after, 1, CHECK_TOLERANCE, &skipped, &why);
+		status = knit__check_equal(before, after, 1, tolerance, &skipped, &why);
 	if (skipped)
 		knit__log(after->ctx, KNIT_LOG_INFO, "pass %s: the graph is too large for the reference, not compared", pass);
 	return status == KNIT_OK ? KNIT_OK : knit__fail(d, status, why.node, "after pass %s: %s", pass, why.text);
@@ -134,7 +144,7 @@ static knit_status run_checked(knit_graph *g, const knit_target *target, const k
 	if (shown)
 		dump(g, "after", pass->name);
 	if (status == KNIT_OK && deeply)
-		status = check_deeply(before, g, pass->name, d);
+		status = check_deeply(before, g, pass, d);
 #ifndef NDEBUG
 	else if (status == KNIT_OK)
 		status = check_valid(g, pass->name, d);

@@ -7,7 +7,13 @@
 /* A pass changes g and adds to *changes how often it did. target may be NULL (passes that need none). Run again on its
  * own result it must report 0. */
 typedef knit_status (*knit_pass_fn)(knit_graph *g, const knit_target *target, uint32_t *changes, knit_diag *d);
-typedef struct knit_pass { const char *name; knit_pass_fn run; bool required; const char *about; } knit_pass;
+typedef struct knit_pass {
+	const char *name;
+	knit_pass_fn run;
+	bool required;
+	const char *about;
+	double tolerance; /* by which KNIT_CHECK may find results changed, relative; 0: by rounding of doubles */
+} knit_pass;
 
 /* In the order in which they run; NULL past the end. `required` ones cannot be switched off. */
 const knit_pass *knit__pass_at(size_t index);
@@ -20,8 +26,16 @@ knit_status knit__passes_run(knit_graph *g, const knit_target *target, const cha
 
 knit_status knit__pass_canonicalise(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 knit_status knit__pass_dedup_weights(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+/* Makes constants of what depends on weights alone, where that does not enlarge them. */
+knit_status knit__pass_fold(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 knit_status knit__pass_cse(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 knit_status knit__pass_dce(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+/* Each makes a fused node only where the target has a kernel for it (NULL: has all), at the declared ranges. */
+knit_status knit__pass_fuse_linear(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+knit_status knit__pass_merge_siblings(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+knit_status knit__pass_fuse_norm(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+knit_status knit__pass_fuse_kv(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+knit_status knit__pass_fuse_elementwise(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 /* Inserts copy nodes where the target refuses an operand's strides, and makes outputs own their bytes. */
 knit_status knit__pass_legalise(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 knit_status knit__pass_order(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);

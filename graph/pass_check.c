@@ -86,7 +86,7 @@ static void find_bounds(trial *t) {
 		for (int r = 0; r < def->index_rule_count; ++r) {
 			const knit_index_rule *rule = &def->index_rules[r];
 
-			if (knit__index_rule_void(rule, n->in_count, n->attr) || !n->in[rule->operand])
+			if (knit__index_rule_void(rule, n->in_count, n->attr) || !n->in[rule->operand] || !n->in[rule->into])
 				continue;
 			const uint32_t root = knit__value_root(g, n->in[rule->operand]);
 			const knit_value *into = knit__value(g, n->in[rule->into]);

@@ -13,17 +13,20 @@
 #define TABLE_ROWS 40
 #define RANK 4
 #define STATES 3
+#define SLOTS 3   /* adapters that a sequence may choose from */
+#define FOLDED 6  /* vectors that one op alone reads */
 
 typedef struct maker {
 	knit_graph *g;
 	knit_weights *base, *other; /* other: some of base's bytes again, under other names */
 	uint64_t random;
 	knit_dim tokens, picks;
-	knit_tensor ids, seq, pos, pick;
+	knit_tensor ids, seq, pos, pick, use;
 	knit_tensor pool[POOL]; /* f32 [tokens, 32 or 64], perhaps strided */
 	uint8_t wide[POOL];     /* 1: 64 columns */
 	uint32_t pool_count;
 	knit_state states[STATES];
+	uint32_t folded;
 } maker;
 
 static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
@@ -96,6 +99,10 @@ static knit_status fill_stores(maker *m, knit_diag *d) {
 			if (status == KNIT_OK)
 				status = add_weight(m, w, name, KNIT_F32, 2, columns(wide), RANK, ++seed, d);
 		}
+	}
+	for (int i = 0; i < FOLDED && status == KNIT_OK; ++i) {
+		snprintf(name, sizeof name, "f.%d", i);
+		status = add_weight(m, m->base, name, KNIT_F32, 1, 1, 64, 1000 + (uint64_t)i, d);
 	}
 	return status;
 }
@@ -170,11 +177,112 @@ static knit_tensor elementwise(maker *m, knit_tensor x, int wide) {
 	}
 }
 
-static knit_tensor lora(maker *m, knit_tensor x, int to, int from) {
-	const knit_tensor down = knit_linear(m->g, x, knit_adapter(m->g, m->base, "a.%d", from));
-	const knit_tensor up = knit_linear(m->g, down, knit_adapter(m->g, m->base, "b.%d", to));
+/* A scale, now and then, by a factor that f32 holds. */
+static knit_tensor maybe_scaled(maker *m, knit_tensor x) {
+	static const float factors[] = {0.5f, -2, 3, 0.1f};
 
-	return knit_add(m->g, knit_linear(m->g, x, matrix(m, to, from)), up);
+	return below(m, 2) ? x : knit_scale(m->g, x, factors[below(m, 4)]);
+}
+
+/* The sum in either order of operands. */
+static knit_tensor either_sum(maker *m, knit_tensor a, knit_tensor b) {
+	return below(m, 2) ? knit_add(m->g, a, b) : knit_add(m->g, b, a);
+}
+
+/* Scales behind either factor, both, or none; or adapters chosen by sequence. */
+static knit_tensor low_rank(maker *m, knit_tensor x, int to, int from) {
+	if (below(m, 4) == 0) {
+		const knit_tensor a = knit_adapter_slots(m->g, KNIT_F32, SLOTS, RANK, columns(from), "slots.a.%d", from);
+		const knit_tensor b = knit_adapter_slots(m->g, KNIT_F32, SLOTS, columns(to), RANK, "slots.b.%d", to);
+
+		return maybe_scaled(m, knit_lora(m->g, x, a, b, 0.5f, m->use, m->seq));
+	}
+	const knit_tensor down = knit_linear(m->g, x, knit_adapter(m->g, m->base, "a.%d", from));
+
+	return maybe_scaled(m, knit_linear(m->g, maybe_scaled(m, down), knit_adapter(m->g, m->base, "b.%d", to)));
+}
+
+/* A linear with a LoRA or without. Seldom one whose low-rank part starts from something else. */
+static knit_tensor projection(maker *m, knit_tensor x, int to, int from) {
+	const knit_tensor y = knit_linear(m->g, x, matrix(m, to, from));
+
+	if (below(m, 2))
+		return y;
+	return either_sum(m, y, low_rank(m, below(m, 8) ? x : m->pool[choose_width(m, from)], to, from));
+}
+
+/* With bias and residual in any order, or without. */
+static knit_tensor lora(maker *m, knit_tensor x, int to, int from) {
+	knit_tensor y = projection(m, x, to, from);
+
+	for (int i = 0; i < 2; ++i) {
+		const uint32_t what = below(m, 4);
+
+		if (what == 0)
+			y = knit_add(m->g, y, vector(m, to));
+		else if (what == 1)
+			y = either_sum(m, y, m->pool[choose_width(m, to)]);
+	}
+	return y;
+}
+
+/* The intermediate results are read by others now and then. */
+static knit_tensor gated(maker *m, knit_tensor x, int to, int from) {
+	const knit_tensor gate = projection(m, x, to, from);
+	const knit_tensor act = below(m, 2) ? knit_silu(m->g, gate) : knit_gelu(m->g, gate);
+	const knit_tensor up = projection(m, below(m, 8) ? x : m->pool[choose_width(m, from)], to, from);
+
+	if (below(m, 8) == 0)
+		put(m, below(m, 2) ? gate : act, to);
+	return below(m, 2) ? knit_mul(m->g, act, up) : knit_mul(m->g, up, act);
+}
+
+static void siblings(maker *m, knit_tensor x, int from) {
+	for (uint32_t i = 2 + below(m, 3); i-- > 0;) {
+		const int to = (int)below(m, 2);
+		const knit_tensor y = projection(m, x, to, from);
+
+		put(m, below(m, 2) ? knit_silu(m->g, y) : y, to);
+	}
+}
+
+/* The sum goes on beside its norm. */
+static void residual_stream(maker *m, knit_tensor x, int wide) {
+	const knit_tensor sum = knit_add(m->g, x, m->pool[choose_width(m, wide)]);
+
+	put(m, knit_rms_norm(m->g, sum, vector(m, wide), 1e-5f), wide);
+	if (below(m, 8))
+		put(m, sum, wide);
+}
+
+static knit_tensor chain(maker *m, knit_tensor x, int wide) {
+	for (uint32_t i = 2 + below(m, 8); i-- > 0;) {
+		knit_tensor y = {0};
+
+		switch (below(m, 6)) {
+		case 0: y = knit_silu(m->g, x); break;
+		case 1: y = knit_scale(m->g, x, below(m, 2) ? 0.1f : -0.5f); break;
+		case 2: y = knit_mul(m->g, x, vector(m, wide)); break;
+		case 3: y = either_sum(m, x, m->pool[choose_width(m, wide)]); break;
+		case 4: y = knit_mul(m->g, x, knit_gelu(m->g, x)); break;
+		default: y = knit_add(m->g, knit_silu(m->g, x), knit_scale(m->g, x, 2)); break;
+		}
+		if (below(m, 10) == 0)
+			put(m, y, wide);
+		x = y;
+	}
+	return x;
+}
+
+/* Powers of two, so that a constant is exact in f32. */
+static knit_tensor folded(maker *m, knit_tensor x) {
+	if (m->folded == FOLDED)
+		return x;
+	knit_tensor v = knit_weight(m->g, m->base, "f.%u", m->folded++);
+
+	for (uint32_t i = 1 + below(m, 2); i-- > 0;)
+		v = knit_scale(m->g, v, below(m, 2) ? 0.5f : -4);
+	return knit_mul(m->g, x, v);
 }
 
 /* Equal work twice, once in another order of operands. */
@@ -221,13 +329,35 @@ static knit_tensor recall(maker *m) {
 	return knit_gather(m->g, knit_reshape(m->g, knit_state_read(m->g, m->states[below(m, STATES)]), 2, dims), m->pos);
 }
 
+/* What a visit does: rotated queries and keys, keys and values to their slot, attention. Seldom something that keeps it
+ * from being one step. */
+static knit_tensor visit(maker *m, knit_tensor x, int wide) {
+	const uint32_t slot = below(m, STATES);
+	const knit_state k = m->states[slot], v = m->states[(slot + 1 + below(m, STATES - 1)) % STATES];
+	const knit_rope_desc desc = {.rotary_dims = below(m, 2) ? 8 : 0,
+	                             .layout = below(m, 2) ? KNIT_ROPE_SPLIT : KNIT_ROPE_INTERLEAVED};
+	const knit_rope_desc other = {.theta = 500, .rotary_dims = 8};
+	const knit_tensor q = knit_rope(m->g, knit_split_heads(m->g, x, columns(wide) / HEAD_DIM), m->pos, &desc);
+	const knit_tensor keys = knit_split_heads(m->g, m->pool[choose_width(m, 0)], KV_HEADS);
+	const knit_tensor turned = knit_rope(m->g, keys, below(m, 8) ? m->pos : m->seq, below(m, 8) ? &desc : &other);
+
+	knit_state_append(m->g, k, turned, m->seq, m->pos);
+	if (below(m, 4) == 0)
+		put(m, recall(m), 0);
+	knit_state_append(m->g, v, knit_split_heads(m->g, m->pool[choose_width(m, 0)], KV_HEADS), m->seq, m->pos);
+	if (below(m, 6) == 0)
+		put(m, knit_merge_heads(m->g, turned), 0);
+	return knit_merge_heads(m->g, knit_attention(m->g, q, knit_state_read(m->g, k), knit_state_read(m->g, v), m->seq,
+	                                             m->pos, NULL));
+}
+
 static void step(maker *m, uint32_t number) {
 	const uint32_t at = choose(m);
 	const knit_tensor x = m->pool[at];
 	const int wide = m->wide[at], to = (int)below(m, 2);
 
 	knit_origin(m->g, "visit.%u.step.%u", number / 4, number % 4);
-	switch (below(m, 14)) {
+	switch (below(m, 24)) {
 	case 0:
 	case 1:
 		put(m, knit_linear(m->g, x, matrix(m, to, wide)), to);
@@ -263,6 +393,28 @@ static void step(maker *m, uint32_t number) {
 	case 11: /* 32 columns: always rows of the table */
 		put(m, knit_gather(m->g, knit_weight(m->g, m->base, "t.%u.%d", below(m, 5), to),
 		                   knit_argmax(m->g, m->pool[choose_width(m, 0)])), to);
+		break;
+	case 12:
+	case 13:
+		put(m, gated(m, x, to, wide), to);
+		break;
+	case 14:
+		siblings(m, x, wide);
+		break;
+	case 15:
+		residual_stream(m, x, wide);
+		break;
+	case 16:
+	case 17:
+		put(m, visit(m, x, wide), wide);
+		break;
+	case 18:
+	case 19:
+		put(m, chain(m, x, wide), wide);
+		break;
+	case 20:
+		if (wide)
+			put(m, folded(m, x), wide);
 		break;
 	default:
 		put(m, elementwise(m, x, wide), wide);
@@ -314,6 +466,8 @@ static void build(maker *m, uint32_t steps) {
 	m->seq = knit_input(m->g, "seq", KNIT_I32, 1, &m->tokens);
 	m->pos = knit_input(m->g, "pos", KNIT_I32, 1, &m->tokens);
 	m->pick = knit_input(m->g, "pick", KNIT_I32, 1, &m->picks);
+	const knit_dim sequences = {SEQS};
+	m->use = knit_input(m->g, "use", KNIT_I32, 1, &sequences);
 	for (int i = 0; i < STATES; ++i)
 		m->states[i] = knit_state_define(m->g, state_types[i], 4, slot, "slot.%d", i);
 	put(m, knit_gather(m->g, knit_weight(m->g, m->base, "t.%u.0", below(m, 5)), m->ids), 0);
