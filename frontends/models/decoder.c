@@ -8,7 +8,7 @@ typedef struct site {
 	knit_graph *g;
 	const knit__decoder_desc *desc;
 	const knit__decoder_config *c;
-	knit_tensor seq, pos;
+	knit_tensor seq, pos, adapter_of_sequence;
 	uint32_t visit, layer;
 	const knit__kv_map *map;
 	knit_kv_slot *slots; /* by slot number; defined by the first visit that uses them */
@@ -27,6 +27,16 @@ static knit_tensor weight(const site *s, knit__part part) {
 	return knit_weight(s->g, store, "%s", name);
 }
 
+/* The LoRA matrix of this name, or room for one per slot. */
+static knit_tensor lora_matrix(const site *s, const char *name) {
+	knit_weights *store = s->desc->adapters;
+	knit_weight_info info;
+
+	if (!s->desc->adapter_slots || knit_weights_find(store, name, &info) != KNIT_OK || info.rank != 2)
+		return knit_adapter(s->g, store, "%s", name);
+	return knit_adapter_slots(s->g, info.dtype, s->desc->adapter_slots, info.dims[0], info.dims[1], "%s", name);
+}
+
 /* y = x W^T, and + alpha/rank (x A^T) B^T where this visit has a LoRA for the projection. */
 static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
 	origin(s, knit__part_name(part));
@@ -43,9 +53,9 @@ static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
 	if (knit_weights_find(store, a, &info) != KNIT_OK)
 		return y;
 
-	const knit_tensor down = knit_linear(s->g, x, knit_adapter(s->g, store, "%s", a));
-	const knit_tensor up = knit_linear(s->g, down, knit_adapter(s->g, store, "%s", b));
-	return knit_add(s->g, y, knit_scale(s->g, up, s->c->lora_scale));
+	const knit_tensor none = {0}, choice = s->adapter_of_sequence;
+	return knit_add(s->g, y, knit_lora(s->g, x, lora_matrix(s, a), lora_matrix(s, b), s->c->lora_scale, choice,
+									   choice.id ? s->seq : none));
 }
 
 static knit_tensor norm(const site *s, knit_tensor x, knit__part part) {
@@ -133,6 +143,10 @@ static knit_status resolve(const knit__decoder_desc *in, knit__decoder_desc *out
 		return knit__fail(diag, KNIT_ERR_LIMIT, 0, "decoder: %lld sequences of %lld positions, at most %d of %d",
 						  (long long)out->sequences, (long long)out->positions, (int)KNIT__MAX_CONTEXT,
 						  (int)KNIT__MAX_CONTEXT);
+	if (out->adapter_slots && (out->adapter_slots < 1 || !out->adapters))
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+						  "decoder: %lld slots for adapters: needs 1 or more, and an adapter that says of which shapes",
+						  (long long)out->adapter_slots);
 	if (out->positions && out->max_tokens > out->positions * out->sequences)
 		out->max_tokens = out->positions * out->sequences;
 	return KNIT_OK;
@@ -162,6 +176,9 @@ knit_status knit__decoder_graph(knit_context *ctx, const knit__decoder_desc *des
 	s.seq = knit_input(s.g, "seq", KNIT_I32, 1, &tokens);
 	s.pos = knit_input(s.g, "pos", KNIT_I32, 1, &tokens);
 	const knit_tensor rows = knit_input(s.g, "out_rows", KNIT_I32, 1, &outputs);
+	const knit_dim sequences = knit_n(full.sequences);
+	if (full.adapter_slots)
+		s.adapter_of_sequence = knit_input(s.g, "adapter_of_sequence", KNIT_I32, 1, &sequences);
 
 	knit_origin(s.g, "token_embd");
 	const knit_tensor embd = weight(&s, KNIT__TOKEN_EMBD);
@@ -218,14 +235,17 @@ knit_status knit__decoder_open(knit_context *ctx, const knit__decoder_desc *desc
 	if (status != KNIT_OK)
 		return status;
 	status = knit__decoder_compile(ctx, &full, &out->program, diag);
+	out->sequences = full.sequences;
+	out->adapter_slots = full.adapter_slots;
 	if (status == KNIT_OK && !full.plan_only)
 		status = knit_session_create(out->program, &out->session, diag);
+	if (status == KNIT_OK && out->session && out->adapter_slots)
+		status = knit__decoder_no_adapters(ctx, out, diag);
 	if (status != KNIT_OK) {
 		knit__decoder_close(out);
 		return status;
 	}
 	out->vocab = full.config->vocab;
-	out->sequences = full.sequences;
 	out->positions = full.positions ? full.positions : KNIT__MAX_CONTEXT;
 	out->max_tokens = full.max_tokens;
 	out->max_outputs = full.max_outputs;
