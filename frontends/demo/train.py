@@ -10,7 +10,7 @@ Examples
     python3 train.py --data tinyshakespeare.txt --out run --minutes 100
 
     # train for a fixed number of steps instead, whatever the clock says
-    python3 train.py --data tinyshakespeare.txt --out run --steps 6000
+    python3 train.py --data tinyshakespeare.txt --out run --steps 4000
 
     # stopped or killed?  continue from run/last.pt; options may be changed
     python3 train.py --data tinyshakespeare.txt --out run --resume --minutes 110
@@ -559,7 +559,7 @@ def plot(log_path: str, svg: str, thin: str) -> None:
         return
     W, H, left, right, top, bottom = 640, 300, 50, 20, 20, 40
     xs = [int(r["tokens"]) / 1e6 for r in thinned]
-    lo, hi = 1.2, 2.4
+    lo, hi = 1.0, 2.4
     xmax = max(xs)
 
     def at(x, y):
@@ -568,7 +568,7 @@ def plot(log_path: str, svg: str, thin: str) -> None:
 
     out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">' % (W, H),
            '<rect width="%d" height="%d" fill="white"/>' % (W, H)]
-    for i in range(7):
+    for i in range(8):
         y = lo + 0.2 * i
         a, b = at(0, y).split(","), at(xmax, y).split(",")
         out.append('<line x1="%s" y1="%s" x2="%s" y2="%s" stroke="#ddd"/>' % (*a, *b))
@@ -618,7 +618,7 @@ def main() -> int:
     ap.add_argument("--steps", type=int, default=0, help="length of the schedule in steps, instead of minutes")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--workers", type=int, default=2, help="threads, each with its share of a batch (%(default)s)")
-    ap.add_argument("--batch-tokens", type=int, default=8192, help="bytes per step (%(default)s)")
+    ap.add_argument("--batch-tokens", type=int, default=4096, help="bytes per step (%(default)s)")
     ap.add_argument("--micro-tokens", type=int, default=2048, help="bytes a worker runs at once (%(default)s)")
     ap.add_argument("--kv-heads", type=int, default=4)
     ap.add_argument("--short", type=int, default=128, help="positions in the first part (%(default)s)")
@@ -632,12 +632,12 @@ def main() -> int:
     ap.add_argument("--emb-lr", type=float, default=3e-3)
     ap.add_argument("--lr", type=float, default=3e-3, help="AdamW: norm gains, and matrices with --opt adamw")
     ap.add_argument("--wd", type=float, default=0.1, help="AdamW weight decay (not on norm gains)")
-    ap.add_argument("--warmup", type=int, default=50, help="steps of linear warm-up")
+    ap.add_argument("--warmup", type=int, default=100, help="steps of linear warm-up")
     ap.add_argument("--decay", type=float, default=0.5, help="last part of the schedule with linear decay")
     ap.add_argument("--final", type=float, default=0.0, help="least learning rate factor")
     ap.add_argument("--dropout", type=float, default=0.1, help="on embedding and residual branches")
     ap.add_argument("--clip", type=float, default=1.0, help="largest gradient norm")
-    ap.add_argument("--ema", type=float, default=0.995, help="averaging of weights, per step")
+    ap.add_argument("--ema", type=float, default=0.998, help="averaging of weights, per step")
     ap.add_argument("--eval-every", type=float, default=60, help="seconds between evaluations")
     ap.add_argument("--eval", metavar="FILE", help="evaluate a checkpoint or GGUF on the last tenth")
     ap.add_argument("--sample", metavar="FILE", help="generate text")
