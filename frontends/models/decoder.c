@@ -54,8 +54,8 @@ static knit_tensor project(const site *s, knit_tensor x, knit__part part) {
 		return y;
 
 	const knit_tensor none = {0}, choice = s->adapter_of_sequence;
-	return knit_add(s->g, y, knit_lora(s->g, x, lora_matrix(s, a), lora_matrix(s, b), s->c->lora_scale, choice,
-									   choice.id ? s->seq : none));
+	const knit_tensor down = lora_matrix(s, a), up = lora_matrix(s, b);
+	return knit_add(s->g, y, knit_lora(s->g, x, down, up, s->c->lora_scale, choice, choice.id ? s->seq : none));
 }
 
 static knit_tensor norm(const site *s, knit_tensor x, knit__part part) {
