@@ -215,6 +215,29 @@ START_TEST(slots_belong_to_a_session) {
 }
 END_TEST
 
+/* What is fused where an adapter is compiled in is fused with slots too. */
+START_TEST(as_many_steps_as_with_one_adapter) {
+	adapter_model m[2] = {{.mode = ADAPTER_BOUND}, {.mode = ADAPTER_SLOTS, .slots = SLOTS}};
+	size_t steps[2][2];
+	knit_diag d = {0};
+
+	open_all(KNIT_F32, KNIT_F32);
+	for (int i = 0; i < 2; ++i) {
+		m[i].base = base;
+		m[i].adapter = adapters[0];
+		knit_program *p = adapter_model_compile(ctx, &m[i], "cpu", NULL, &d);
+		ck_assert_msg(p != NULL, "%s", d.text);
+		for (size_t b = 0; b < 2; ++b)
+			steps[i][b] = knit_program_step_count(p, b);
+		knit_program_release(p);
+	}
+	printf("steps with one adapter %zu, with slots %zu\n", steps[0][0], steps[1][0]);
+	ck_assert_uint_eq(steps[0][0], steps[1][0]);
+	ck_assert_uint_eq(steps[0][1], steps[1][1]);
+	close_all();
+}
+END_TEST
+
 START_TEST(memory_counts_the_slots) {
 	const uint64_t each = ADAPTER_TENSORS * sizeof(float) * ADAPTER_RANK * ADAPTER_DIM;
 	knit_memory m;
@@ -496,6 +519,7 @@ int main(void) {
 		sequences_with_different_adapters_not_fused,
 		no_adapter_is_no_adapter,
 		slots_belong_to_a_session,
+		as_many_steps_as_with_one_adapter,
 		memory_counts_the_slots,
 		wrong_slots_and_stores_are_refused,
 		indices_are_checked_before_a_run,
