@@ -103,6 +103,9 @@ knit_status knit_adapter_open(knit_program *p, knit_weights *store, knit_adapter
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "knit_adapter_open: %s is NULL", !p     ? "the program"
 		                                                                               : store ? "out"
 		                                                                                       : "the store");
+	if (p->plan_only)
+		return knit__fail(diag, KNIT_ERR_STATE, 0, "knit_adapter_open: the program was compiled with plan_only: it has no "
+		                                           "weights");
 	if (knit__weights_seal(store) != KNIT_OK)
 		return knit__fail_memory(diag, "a weight store", 0);
 

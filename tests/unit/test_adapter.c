@@ -319,6 +319,11 @@ START_TEST(wrong_adapters_are_refused) {
 	knit_adapter_release(a);
 	knit_adapter_release(NULL);
 	knit_program_release(p);
+	knit_graph *g = adapter_model_graph(ctx, &(adapter_model){.mode = ADAPTER_BOUND, .base = base, .adapter = first}, &d);
+	ck_assert_int_eq(knit_compile(g, &(knit_compile_desc){.device = "cpu", .plan_only = true}, &p, &d), KNIT_OK);
+	refuse(p, adapter_model_adapter(ctx, KNIT_F32, 1, 0.25f), KNIT_ERR_STATE, (const char *const[]){"plan_only", NULL});
+	knit_program_release(p);
+	knit_graph_destroy(g);
 	p = compile_with(NULL, NULL);
 	refuse(p, adapter_model_adapter(ctx, KNIT_F32, 1, 0.25f), KNIT_ERR_ARGUMENT, (const char *const[]){"no adapter", NULL});
 	knit_program_release(p);
