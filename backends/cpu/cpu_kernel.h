@@ -13,7 +13,7 @@ typedef enum knit_cpu_isa { KNIT_CPU_PLAIN = 0, KNIT_CPU_AVX2, KNIT_CPU_AVX512 }
 typedef struct knit_cpu_tensor {
 	char *data; /* NULL: absent optional operand */
 	knit_dtype dtype;
-	uint8_t rank;
+	uint8_t rank, layout; /* layout: knit_value.layout */
 	int64_t dims[KNIT_MAX_RANK], strides[KNIT_MAX_RANK]; /* elements */
 } knit_cpu_tensor;
 

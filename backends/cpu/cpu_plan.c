@@ -55,6 +55,7 @@ static bool tensor_resolve(const knit_operand *o, knit_buffer *const *bufs, uint
 	*base = bufs[o->buffer]->data + o->base;
 	out->dtype = o->dtype;
 	out->rank = o->rank;
+	out->layout = o->layout;
 	return true;
 }
 

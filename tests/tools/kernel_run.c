@@ -1,5 +1,6 @@
 #include "kernel_run.h"
 #include "../../backends/cpu/cpu.h"
+#include "../../backends/cpu/kernels/panels.h"
 #include "../../ops/quant.h"
 
 #include <math.h>
@@ -117,8 +118,18 @@ void bench_out_more_state(kernel_bench *b) {
 	b->more[b->more_count - 1] = (bench_tensor){.t = b->in[b->more_count].t};
 }
 
+void bench_pack(kernel_bench *b, uint32_t i) {
+	bench_tensor *const in = &b->in[i];
+	const int64_t rows = in->t.dims[0], columns = in->t.dims[1];
+
+	free(in->packed);
+	in->packed = must(aligned_alloc(64, knit__panels_bytes(in->t.dtype, rows, columns)));
+	knit__panels_pack(in->t.dtype, rows, columns, in->t.data, in->packed, 0, (rows + KNIT_PANEL_ROWS - 1) / KNIT_PANEL_ROWS);
+}
+
 void bench_absent(kernel_bench *b, uint32_t i) {
 	free(b->in[i].memory);
+	free(b->in[i].packed);
 	b->in[i] = (bench_tensor){0};
 }
 
@@ -129,8 +140,10 @@ void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value) {
 }
 
 void bench_free(kernel_bench *b) {
-	for (uint32_t i = 0; i < b->in_count; ++i)
+	for (uint32_t i = 0; i < b->in_count; ++i) {
 		free(b->in[i].memory);
+		free(b->in[i].packed);
+	}
 	for (uint32_t i = 0; i < b->more_count; ++i)
 		free(b->more[i].memory);
 	free(b->out_memory);
@@ -177,8 +190,10 @@ static void node_of(const kernel_bench *b, knit_node_view *node) {
 	                         .out_count = (uint8_t)(1 + b->more_count),
 	                         .graph = &empty};
 	node->attr = b->attr;
-	for (uint32_t i = 0; i < b->in_count; ++i)
+	for (uint32_t i = 0; i < b->in_count; ++i) {
 		view_of(&b->in[i].t, &node->in[i]);
+		node->in[i].layout = b->in[i].packed ? KNIT_CPU_PANELS : 0;
+	}
 	view_of(&b->out, &node->out[0]);
 	for (uint32_t i = 0; i < b->more_count; ++i)
 		view_of(&b->more[i].t, &node->out[i + 1]);
@@ -197,8 +212,13 @@ void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_
 	void *memory = NULL;
 
 	node_of(b, &node);
-	for (uint32_t i = 0; i < b->in_count; ++i)
+	for (uint32_t i = 0; i < b->in_count; ++i) {
 		s.in[i] = b->in[i].t;
+		if (b->in[i].packed) {
+			s.in[i].data = b->in[i].packed;
+			s.in[i].layout = KNIT_CPU_PANELS;
+		}
+	}
 	s.out[0] = b->out;
 	if (!b->writes_state)
 		memset(b->out.data, 0xff, b->out_bytes);

@@ -8,6 +8,7 @@
 typedef struct bench_tensor {
 	knit_cpu_tensor t;
 	char *memory; /* owned; exactly as large as the operand's last element needs, from `shift` bytes on */
+	char *packed; /* owned; what kernels get in its place, NULL: itself */
 } bench_tensor;
 
 typedef struct kernel_bench {
@@ -39,6 +40,8 @@ void bench_out_state(kernel_bench *b);
 /* The next output: a tensor, or the state in the operand of the same number. */
 void bench_out_more(kernel_bench *b, knit_dtype dtype, int rank, const int64_t *dims);
 void bench_out_more_state(kernel_bench *b);
+/* Kernels get operand i, a dense matrix, in panels; references read it as it is. Again after a change of it. */
+void bench_pack(kernel_bench *b, uint32_t i);
 /* Takes operand i away: an optional one that is absent. */
 void bench_absent(kernel_bench *b, uint32_t i);
 /* Sets elements through a double. */

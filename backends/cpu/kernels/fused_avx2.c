@@ -89,4 +89,4 @@ static void glu(int64_t act, const float *gate, const float *up, float *out, int
 		glu_of(KNIT_GLU_GELU, gate, up, out, n);
 }
 
-const knit_fused_isa knit__fused_avx2 = {&knit__linear_level_avx2, add_low, glu};
+const knit_fused_isa knit__fused_avx2 = {&knit__linear_level_avx2, &knit__linear_panels_avx2, add_low, glu};

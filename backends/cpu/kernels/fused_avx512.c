@@ -88,4 +88,4 @@ static void glu(int64_t act, const float *gate, const float *up, float *out, int
 		glu_of(KNIT_GLU_GELU, gate, up, out, n);
 }
 
-const knit_fused_isa knit__fused_avx512 = {&knit__linear_level_avx512, add_low, glu};
+const knit_fused_isa knit__fused_avx512 = {&knit__linear_level_avx512, &knit__linear_panels_avx512, add_low, glu};

@@ -8,6 +8,7 @@
 
 typedef struct knit_fused_isa {
 	const knit_linear_level *linear;
+	const knit_linear_panels *panels; /* NULL: it takes no weights in panels */
 	/* out[c] += sum of low[j] * b_c[j], b_c being row c of a matrix of `rank` columns without gaps. Rows are too short for
 	 * linear's tiles to pay; the order of the sum is theirs where rank is at most a span. */
 	void (*add_low)(knit_dtype b_type, const char *b, int64_t rank, const float *low, float *out, int64_t columns);

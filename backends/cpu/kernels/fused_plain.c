@@ -40,4 +40,4 @@ static void glu(int64_t act, const float *gate, const float *up, float *restrict
 			out[i] = knit__gelu_of(gate[i]) * up[i];
 }
 
-const knit_fused_isa knit__fused_plain = {&knit__linear_level_plain, add_low, glu};
+const knit_fused_isa knit__fused_plain = {&knit__linear_level_plain, NULL, add_low, glu};

@@ -3,6 +3,7 @@
 #include "half.h"
 #include "kernels.h"
 #include "operand.h"
+#include "panels.h"
 
 #include <math.h>
 
@@ -23,6 +24,10 @@ static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thr
 				out[j] = NAN;
 			continue;
 		}
+		if (table->layout == KNIT_CPU_PANELS) {
+			knit__panels_row(table->dtype, table->data, n, ids[i], out);
+			continue;
+		}
 		const char *const row = table->data + knit__bytes_of(table->dtype, ids[i] * table->strides[0]);
 
 		if (knit__is_block(table->dtype))
@@ -33,7 +38,9 @@ static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thr
 }
 
 static bool accepts(const knit_node_view *node) {
-	return knit__weight_rows(&node->in[0]) && knit__index_vector(&node->in[1]) && knit__f32_dense(&node->out[0]);
+	return (knit__weight_rows(&node->in[0]) || knit__weight_panels(&node->in[0])) &&
+	       knit__index_vector(&node->in[1]) &&
+	       knit__f32_dense(&node->out[0]);
 }
 
 const knit_cpu_kernel knit__gather_plain = {"gather", KNIT_OP_GATHER, KNIT_CPU_PLAIN, accepts, NULL, {{units, run}}};

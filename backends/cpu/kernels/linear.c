@@ -3,6 +3,7 @@
 #include "linear.h"
 #include "half.h"
 #include "operand.h"
+#include "panels.h"
 
 /* Columns of a unit: few where there are few rows, so that many threads find work; more where x is read again for
  * each of them. What an output is does not depend on it. */
@@ -14,6 +15,13 @@ bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight) {
 	const knit_operand_view *const x = &node->in[0], *const w = &node->in[1];
 
 	return w->dtype == weight && knit__weight_rows(w) && knit__f32_rows(x) && knit__f32_dense(&node->out[0]) &&
+	       node->out[0].rank == x->rank;
+}
+
+bool knit__linear_accepts_panels(const knit_node_view *node, knit_dtype weight) {
+	const knit_operand_view *const x = &node->in[0], *const w = &node->in[1];
+
+	return w->dtype == weight && knit__weight_panels(w) && knit__f32_rows(x) && knit__f32_dense(&node->out[0]) &&
 	       node->out[0].rank == x->rank;
 }
 
@@ -173,6 +181,39 @@ static void run_many_rows(const knit_linear_block *u) {
 	}
 }
 
+/* All columns of a panel for one row tile after the other; few rows: a panel is read to its end. */
+static void panel_span(const knit_linear_block *u, int64_t k0, int64_t column) {
+	knit_linear_tile_args a = {.w = u->w + column / u->isa->panel * u->w_stride,
+	                           .k0 = k0,
+	                           .length = knit__min(KNIT_LINEAR_SPAN, u->k - k0),
+	                           .k_padded = knit__linear_padded(u->k),
+	                           .columns = knit__min(u->isa->panel, u->columns - column),
+	                           .out_stride = u->out_stride,
+	                           .add = k0 > 0 || u->add,
+	                           .ahead = u->ahead};
+	int64_t count;
+
+	for (int64_t r = 0; r < u->rows; r += count) {
+		count = knit__min(u->isa->max_rows, u->rows - r);
+		for (int64_t i = 0; i < count; ++i)
+			a.x[i] = u->x[r + i];
+		a.out = u->out + r * u->out_stride + column;
+		u->isa->shapes[count - 1].full(&a);
+	}
+}
+
+static void run_panels(const knit_linear_block *u) {
+	if (u->rows <= KNIT_LINEAR_TILE_ROWS) {
+		for (int64_t c = 0; c < u->columns; c += u->isa->panel)
+			for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN)
+				panel_span(u, k0, c);
+		return;
+	}
+	for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN)
+		for (int64_t c = 0; c < u->columns; c += u->isa->panel)
+			panel_span(u, k0, c);
+}
+
 /* The empty sum. */
 static void clear(const knit_linear_block *u) {
 	for (int64_t r = 0; r < u->rows; ++r)
@@ -183,10 +224,22 @@ static void clear(const knit_linear_block *u) {
 void knit__linear_block(const knit_linear_block *b) {
 	if (b->k == 0 && !b->add)
 		clear(b);
+	else if (b->isa->panel)
+		run_panels(b);
 	else if (b->rows <= KNIT_LINEAR_TILE_ROWS)
 		run_few_rows(b);
 	else
 		run_many_rows(b);
+}
+
+void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, int64_t column) {
+	if (b->isa->panel) {
+		b->w_stride = knit__panel_bytes(w->dtype, w->dims[1]);
+		b->w = w->data + column / b->isa->panel * b->w_stride;
+		return;
+	}
+	b->w_stride = knit__bytes_of(w->dtype, w->strides[0]);
+	b->w = w->data + column * b->w_stride;
 }
 
 void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
@@ -201,12 +254,11 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 		                       .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
 		                       .columns = knit__min(columns, n - column),
 		                       .k = k,
-		                       .w_stride = knit__bytes_of(w->dtype, w->strides[0]),
 		                       .out = out + row * n + column,
 		                       .out_stride = n,
 		                       .ahead = KNIT_LINEAR_AHEAD};
 
-		u.w = w->data + column * u.w_stride;
+		knit__linear_block_weight(&u, w, column);
 		for (int64_t r = 0; r < u.rows; ++r)
 			u.x[r] = knit__is_block(w->dtype) ? s->scratch + (row + r) * row_bytes
 			                                  : (const char *)knit__f32_row(&s->in[0], row + r);

@@ -9,6 +9,8 @@
 
 #include "kernels.h"
 
+#include <string.h>
+
 #define KNIT_LINEAR_SPAN 1024     /* elements of k: a multiple of every block and vector */
 #define KNIT_LINEAR_ROWS 48       /* of x in a unit */
 #define KNIT_LINEAR_TILE_ROWS 4   /* at most */
@@ -20,6 +22,7 @@ typedef struct knit_linear_tile_args {
 	int64_t w_stride;                     /* bytes from one weight row to the next */
 	int64_t k0, length;                   /* elements of k */
 	int64_t k_padded;                     /* quantised weights: see below */
+	int64_t columns;                      /* panels: outputs wanted of the tile's */
 	float *out;
 	int64_t out_stride;                   /* elements from one row of x to the next */
 	bool add;                             /* to what out holds; set from the second span on */
@@ -38,6 +41,7 @@ typedef struct knit_linear_isa {
 	/* Float weights: where many rows share a weight row it may be laid out as f32 once and go through the f32 shapes. */
 	const struct knit_linear_isa *widened;
 	void (*widen)(const char *src, float *dst, int64_t n);
+	int64_t panel; /* weight rows that lie interleaved (panels.h): the tiles have as many columns; 0: each by itself */
 	/* Quantised weights: one row of x to scratch. */
 	void (*quantise)(const float *x, int64_t k, int32_t bias, char *row);
 } knit_linear_isa;
@@ -46,20 +50,25 @@ typedef struct knit_linear_isa {
 typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0; } knit_linear_level;
 extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512;
 const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight);
+/* The same for weights in panels; a level has none or both. */
+typedef struct knit_linear_panels { const knit_linear_isa *q8_0, *q4_0; } knit_linear_panels;
+extern const knit_linear_panels knit__linear_panels_avx2, knit__linear_panels_avx512;
 
 /* rows x columns outputs of one unit of work. */
 typedef struct knit_linear_block {
 	const knit_linear_isa *isa;
 	const char *x[KNIT_LINEAR_ROWS]; /* f32 rows, or rows in scratch where the weights are quantised */
 	int64_t rows, columns, k;
-	const char *w;                   /* the first weight row */
-	int64_t w_stride;                /* bytes */
+	const char *w;                   /* the first weight row; of a panel, where there are panels */
+	int64_t w_stride;                /* bytes; of a panel */
 	float *out;
 	int64_t out_stride;
 	int64_t ahead;                   /* bytes; 0: nothing is asked for in advance */
 	bool add;                        /* to what out holds */
 } knit_linear_block;
 void knit__linear_block(const knit_linear_block *b);
+/* Sets w and w_stride for the columns from `column` on, which begins a unit. */
+void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, int64_t column);
 /* Columns that a unit takes of a step of so many rows. */
 int64_t knit__linear_unit_columns(int64_t rows);
 /* One row of x to scratch, as weights of isa's type need it. */
@@ -78,6 +87,23 @@ static inline const char *knit__linear_bias(const knit_linear_tile_args *a, int 
 }
 static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int row) {
 	return a->x[row] + 2 * a->k_padded + a->k0 / 8;
+}
+
+/* For weights in panels, sums go by block and not by fours: k_padded / 32 int32 in the same place. */
+static inline const char *knit__linear_panel_q(const knit_linear_tile_args *a, int row, int64_t block) {
+	return a->x[row] + block * 32;
+}
+static inline int32_t knit__linear_panel_bias(const knit_linear_tile_args *a, int row, int64_t block) {
+	int32_t v;
+
+	memcpy(&v, a->x[row] + a->k_padded + block * 4, sizeof v);
+	return v;
+}
+static inline float knit__linear_panel_scale(const knit_linear_tile_args *a, int row, int64_t block) {
+	float v;
+
+	memcpy(&v, a->x[row] + 2 * a->k_padded + block * 4, sizeof v);
+	return v;
 }
 
 /* Bytes from a weight to the one that a tile of one row should ask memory for meanwhile: the same place some tiles
@@ -103,7 +129,9 @@ void knit__linear_quantise_block(const float *x, int8_t *q, float *scale);
 #define KNIT_LINEAR_MAX_HI UINT32_C(0x7f800000) /* infinity */
 void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_avx2(const float *x, int64_t k, int32_t bias, char *row);
+void knit__linear_quantise_panels(const float *x, int64_t k, int32_t bias, char *row);
 
+bool knit__linear_accepts_panels(const knit_node_view *node, knit_dtype weight);
 bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight);
 uint64_t knit__linear_scratch(const knit_node_view *node, uint32_t threads);
 int64_t knit__linear_row_units(const knit_cpu_step *s);
@@ -132,6 +160,24 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 	const knit_cpu_kernel knit__linear_##type##_##suffix = { \
 		"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
 		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
+/* The kernels of a variant for weights in panels, from its isa_q8_0 and isa_q4_0. */
+#define KNIT_LINEAR_PANEL_KERNEL(type, DTYPE, suffix, level) \
+	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts_panels(node, DTYPE); } \
+	static void quantise_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
+		(void)thread; \
+		knit__linear_quantise(s, begin, end, &isa_##type); \
+	} \
+	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
+		(void)thread; \
+		knit__linear_run(s, begin, end, &isa_##type); \
+	} \
+	const knit_cpu_kernel knit__linear_##type##_panels_##suffix = { \
+		"linear_" #type "_panels_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
+		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
+#define KNIT_LINEAR_PANEL_KERNELS(suffix, level) \
+	KNIT_LINEAR_PANEL_KERNEL(q8_0, KNIT_Q8_0, suffix, level) \
+	KNIT_LINEAR_PANEL_KERNEL(q4_0, KNIT_Q4_0, suffix, level) \
+	const knit_linear_panels knit__linear_panels_##suffix = {&isa_q8_0, &isa_q4_0};
 #define KNIT_LINEAR_KERNELS(suffix, level) \
 	KNIT_LINEAR_ENTRY(f32, KNIT_F32) \
 	KNIT_LINEAR_ENTRY(f16, KNIT_F16) \

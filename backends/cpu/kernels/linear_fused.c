@@ -5,6 +5,7 @@
 #include "fused_isa.h"
 #include "half.h"
 #include "operand.h"
+#include "panels.h"
 
 #include <math.h>
 
@@ -44,16 +45,18 @@ static operands operands_of(knit_op op, const knit_attr *attr) {
 /* One weight of a running step. */
 typedef struct part {
 	const knit_cpu_tensor *w, *a, *b; /* a NULL: no LoRA */
+	const knit_linear_isa *isa;       /* for w */
 	float s;
 	const char *quantised; /* rows of x in scratch; NULL: the weights are floats */
 	float *low;            /* t [rows, low_stride] in scratch */
 	int64_t rank, low_stride;
 } part;
 
-/* Quantised rows differ by weight type (linear.h). */
-enum { ROWS_Q8_0, ROWS_Q4_0, ROW_KINDS };
-static int row_kind(knit_dtype weight) { return weight == KNIT_Q8_0 ? ROWS_Q8_0 : ROWS_Q4_0; }
-static knit_dtype kind_weight(int kind) { return kind == ROWS_Q8_0 ? KNIT_Q8_0 : KNIT_Q4_0; }
+/* Quantised rows of x differ by weight type and layout (linear.h). */
+enum { ROW_KINDS = 4 };
+static int row_kind(knit_dtype weight, uint8_t layout) {
+	return (weight == KNIT_Q4_0) + (layout == KNIT_CPU_PANELS ? 2 : 0);
+}
 
 typedef struct fused {
 	const knit_fused_isa *isa;
@@ -61,9 +64,18 @@ typedef struct fused {
 	part part[KNIT_GROUP_MAX];
 	uint32_t parts;
 	char *quantised[ROW_KINDS]; /* NULL: none wanted */
+	const knit_linear_isa *quantiser[ROW_KINDS];
 	const int32_t *adapters, *seq;
 	int64_t sequences, rows, k, row_bytes;
 } fused;
+
+static const knit_linear_isa *isa_of(const knit_fused_isa *isa, const knit_cpu_tensor *w) {
+	if (w->layout != KNIT_CPU_PANELS)
+		return knit__linear_isa_of(isa->linear, w->dtype);
+	if (!isa->panels)
+		return NULL; /* only units are counted */
+	return w->dtype == KNIT_Q8_0 ? isa->panels->q8_0 : isa->panels->q4_0;
+}
 
 static int64_t low_stride(int64_t rank) { return (rank + 15) / 16 * 16; }
 
@@ -87,14 +99,16 @@ static fused fused_of(const knit_cpu_step *s, knit_op op, const knit_fused_isa *
 		part *const p = &f.part[i];
 
 		p->w = &s->in[o.part[i].w];
+		p->isa = isa_of(isa, p->w);
 		if (knit__is_block(p->w->dtype)) {
-			char **const quantised = &f.quantised[row_kind(p->w->dtype)];
+			const int kind = row_kind(p->w->dtype, p->w->layout);
 
-			if (!*quantised) {
-				*quantised = scratch;
+			if (!f.quantised[kind]) {
+				f.quantised[kind] = scratch;
+				f.quantiser[kind] = p->isa;
 				scratch += f.rows * f.row_bytes;
 			}
-			p->quantised = *quantised;
+			p->quantised = f.quantised[kind];
 		}
 		if (!s->in[o.part[i].a].data)
 			continue;
@@ -118,8 +132,8 @@ static uint64_t scratch_of(const knit_node_view *node, knit_op op) {
 	for (uint32_t i = 0; i < o.parts; ++i) {
 		const knit_operand_view *const w = &node->in[o.part[i].w], *const a = &node->in[o.part[i].a];
 
-		if (knit__is_block(w->dtype) && !quantised[row_kind(w->dtype)]) {
-			quantised[row_kind(w->dtype)] = true;
+		if (knit__is_block(w->dtype) && !quantised[row_kind(w->dtype, w->layout)]) {
+			quantised[row_kind(w->dtype, w->layout)] = true;
 			row += (uint64_t)knit__linear_row_bytes(w->dims[1].v);
 		}
 		if (a->kind)
@@ -137,7 +151,7 @@ static bool is_factor(const knit_operand_view *v, bool slots) {
 	return knit__is_float(v->dtype) && v->layout == 0 && v->contiguous && v->rank == (slots ? 3 : 2);
 }
 
-static bool accepts(const knit_node_view *node, knit_op op) {
+static bool accepts(const knit_node_view *node, knit_op op, const knit_fused_isa *isa) {
 	const operands o = operands_of(op, node->attr);
 	const knit_operand_view *const x = &node->in[0];
 	const bool slots = there(node, o.adapters);
@@ -149,7 +163,8 @@ static bool accepts(const knit_node_view *node, knit_op op) {
 	for (uint32_t i = 0; i < o.parts; ++i) {
 		const part_operands *const p = &o.part[i];
 
-		if (!knit__weight_rows(&node->in[p->w]) || !knit__f32_dense(&node->out[p->out]) ||
+		if (!(knit__weight_rows(&node->in[p->w]) || (isa->panels && knit__weight_panels(&node->in[p->w]))) ||
+		    !knit__f32_dense(&node->out[p->out]) ||
 		    node->out[p->out].rank != x->rank || there(node, p->a) != there(node, p->b))
 			return false;
 		if (there(node, p->a) && (!is_factor(&node->in[p->a], slots) || !is_factor(&node->in[p->b], slots)))
@@ -158,15 +173,10 @@ static bool accepts(const knit_node_view *node, knit_op op) {
 	return true;
 }
 
-static bool accepts_lora(const knit_node_view *node) {
-	if (there(node, KNIT_LORA_BIAS) && !knit__float_vector(&node->in[KNIT_LORA_BIAS]))
-		return false;
-	if (there(node, KNIT_LORA_RESIDUAL) && !knit__f32_rows(&node->in[KNIT_LORA_RESIDUAL]))
-		return false;
-	return accepts(node, KNIT_OP_LINEAR_LORA);
+static bool accepts_ends(const knit_node_view *node) {
+	return (!there(node, KNIT_LORA_BIAS) || knit__float_vector(&node->in[KNIT_LORA_BIAS])) &&
+	       (!there(node, KNIT_LORA_RESIDUAL) || knit__f32_rows(&node->in[KNIT_LORA_RESIDUAL]));
 }
-static bool accepts_group(const knit_node_view *node) { return accepts(node, KNIT_OP_LINEAR_GROUP); }
-static bool accepts_glu(const knit_node_view *node) { return accepts(node, KNIT_OP_GLU); }
 
 static uint64_t scratch_lora(const knit_node_view *node, uint32_t threads) {
 	(void)threads;
@@ -275,7 +285,7 @@ static void prepare_unit(const fused *f, int64_t unit) {
 		if (!f->quantised[i])
 			continue;
 		if (unit < f->rows) {
-			knit__linear_quantise_row(knit__linear_isa_of(f->isa->linear, kind_weight(i)), knit__f32_row(f->x, unit), f->k,
+			knit__linear_quantise_row(f->quantiser[i], knit__f32_row(f->x, unit), f->k,
 			                          f->quantised[i] + unit * f->row_bytes);
 			return;
 		}
@@ -329,16 +339,15 @@ static void add_low(const fused *f, const part *p, const window *w, float *out, 
 
 /* out = W x + B t; out points at the window's first element. */
 static void project(const fused *f, const part *p, const window *w, float *out, int64_t out_stride) {
-	knit_linear_block b = {.isa = knit__linear_isa_of(f->isa->linear, p->w->dtype),
+	knit_linear_block b = {.isa = p->isa,
 	                       .rows = w->rows,
 	                       .columns = w->columns,
 	                       .k = f->k,
-	                       .w_stride = knit__bytes_of(p->w->dtype, p->w->strides[0]),
 	                       .out = out,
 	                       .out_stride = out_stride,
 	                       .ahead = KNIT_LINEAR_AHEAD};
 
-	b.w = p->w->data + w->column * b.w_stride;
+	knit__linear_block_weight(&b, p->w, w->column);
 	for (int64_t r = 0; r < w->rows; ++r)
 		b.x[r] = p->quantised ? p->quantised + (w->row + r) * f->row_bytes
 		                      : (const char *)knit__f32_row(f->x, w->row + r);
@@ -416,13 +425,13 @@ static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_f
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
 
 static int64_t units_prepare(const knit_cpu_step *s, knit_op op) {
-	const fused f = fused_of(s, op, NULL);
+	const fused f = fused_of(s, op, &knit__fused_plain);
 
 	return prepare_units(&f);
 }
 
 static int64_t units_compute(const knit_cpu_step *s, knit_op op) {
-	const fused f = fused_of(s, op, NULL);
+	const fused f = fused_of(s, op, &knit__fused_plain);
 	int64_t units = 0;
 
 	for (uint32_t i = 0; i < (op == KNIT_OP_GLU ? 1 : f.parts); ++i)
@@ -434,6 +443,9 @@ static int64_t units_compute(const knit_cpu_step *s, knit_op op) {
 	static int64_t name##_prepare_units(const knit_cpu_step *s) { return units_prepare(s, OP); } \
 	static int64_t name##_compute_units(const knit_cpu_step *s) { return units_compute(s, OP); }
 #define KERNEL(name, OP, suffix, ISA) \
+	static bool name##_accepts_##suffix(const knit_node_view *node) { \
+		return accepts(node, OP, &knit__fused_##suffix) && (OP != KNIT_OP_LINEAR_LORA || accepts_ends(node)); \
+	} \
 	static void name##_prepare_##suffix(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
 		(void)thread; \
 		prepare(s, begin, end, OP, &knit__fused_##suffix); \
@@ -443,7 +455,7 @@ static int64_t units_compute(const knit_cpu_step *s, knit_op op) {
 		name(s, begin, end, &knit__fused_##suffix); \
 	} \
 	const knit_cpu_kernel knit__linear_##name##_##suffix = { \
-		"linear_" #name "_" #suffix, OP, ISA, accepts_##name, scratch_##name, \
+		"linear_" #name "_" #suffix, OP, ISA, name##_accepts_##suffix, scratch_##name, \
 		{{name##_prepare_units, name##_prepare_##suffix}, {name##_compute_units, name##_compute_##suffix}}};
 #define KERNELS(suffix, ISA) \
 	KERNEL(lora, KNIT_OP_LINEAR_LORA, suffix, ISA) \
