@@ -155,6 +155,7 @@ static void program_free(knit_program *p) {
 	for (uint32_t i = 0; p->buckets && i < p->bucket_count; ++i)
 		knit__schedule_destroy(p->buckets[i].schedule);
 	knit__free(&a, p->buckets, (size_t)p->bucket_count * sizeof *p->buckets);
+	knit__identity_clear(&p->identity, &a);
 	knit_graph_destroy(p->graph);
 	knit__free(&a, p, sizeof *p);
 	knit__context_release(ctx);
@@ -182,6 +183,8 @@ static bool writes_state(const knit_graph *g) {
 static knit_status program_build(knit_program *p, const knit_graph *g, const knit_compile_desc *desc, knit_diag *d) {
 	knit_status status = knit__graph_clone(g, &p->graph, d);
 
+	if (status == KNIT_OK)
+		status = knit__identity_make(p->graph, &p->identity, d);
 	if (status == KNIT_OK)
 		status = buckets_make(p, desc, d);
 	if (status == KNIT_OK)

@@ -3,6 +3,7 @@
 #define KNIT_PROGRAM_H
 
 #include "device.h"
+#include "identity.h"
 
 #include <stdatomic.h>
 
@@ -28,6 +29,7 @@ struct knit_program {
 	uint32_t buffer_count;
 	bool plan_only; /* no weights: for figures alone */
 	knit_memory memory;
+	knit_identity identity; /* of the graph before the passes */
 };
 
 knit_program *knit__program_retain(knit_program *p);

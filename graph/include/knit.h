@@ -371,6 +371,24 @@ knit_status knit_session_run(knit_session *s);
 /* `bytes` must be the output's size at the symbols' values of the last run. */
 knit_status knit_session_read(knit_session *s, const char *output, void *data, size_t bytes);
 knit_status knit_session_reset_states(knit_session *s);
+
+/* States outlive a session in a file: a context that was computed once (a prompt cache).
+ *
+ * Writes what the first used[i] positions of sequence i have left in every state, for i < sequences, and a note of the
+ * caller's (the tokens, say; at most 256 MiB). The file appears under `path` when it is complete, replacing what was there;
+ * on failure, or if the process is killed, what was there stays. Errors: ARGUMENT (no states, more sequences or positions
+ * than they have, path no plain file), STATE (states unknown after a failed run), IO, MEMORY. */
+knit_status knit_session_save_states(knit_session *s, const char *path, const int64_t *used, size_t sequences,
+                                     const void *note, size_t note_bytes);
+/* Brings them back. The session's program must compute the same: the same graph over the same weights (adapters that are
+ * bound among them), whatever the device, the passes, the number of sequences and the length of the context, as long as they
+ * suffice. Other sequences and positions are zero afterwards. used[0 .. sequences) becomes what was given when saving, 0 for
+ * sequences that were not saved. note (NULL: not wanted) has room for *note_bytes, which becomes the note's size.
+ * Errors, after each of which the session is as it was: NOT_FOUND, IO, FORMAT (another kind of file, cut, damaged),
+ * ARGUMENT (saved by another model, adapter or state layout), LIMIT (more positions, sequences or note than there is room
+ * for). Only a device or disk that fails while rows are copied leaves the states unknown. */
+knit_status knit_session_load_states(knit_session *s, const char *path, int64_t *used, size_t sequences, void *note,
+                                     size_t *note_bytes);
 /* What went wrong in the last call on this session. */
 void knit_session_diag(const knit_session *s, knit_diag *out);
 
