@@ -1,5 +1,6 @@
 /* Adapters of whole models: the golden LoRA bound to a decoder that was compiled with zeros, sequences of one batch
  * with different adapters, and what is no adapter for a decoder. */
+#include "../../graph/pass.h"
 #include "../tools/model_run.h"
 #include "../tools/suite.h"
 #include "../tools/tiny_model.h"
@@ -150,6 +151,18 @@ static void mixed_golden(const char *disable) {
 START_TEST(golden_lora_in_a_slot) {
 	if (golden_there())
 		mixed_golden(NULL);
+}
+END_TEST
+
+START_TEST(golden_lora_in_a_slot_with_each_pass_off) {
+	const knit_pass *p;
+
+	for (size_t i = 0; (p = knit__pass_at(i)) != NULL && golden_there(); ++i) {
+		if (p->required)
+			continue;
+		printf("without %s\n", p->name);
+		mixed_golden(p->name);
+	}
 }
 END_TEST
 
@@ -336,7 +349,8 @@ START_TEST(adapters_that_do_not_fit) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {golden_lora_bound, golden_lora_in_a_slot, two_sequences_two_adapters,
+	const TTest *const tests[] = {golden_lora_bound, golden_lora_in_a_slot,
+								  golden_lora_in_a_slot_with_each_pass_off, two_sequences_two_adapters,
 								  wrong_slots_are_refused, adapters_that_do_not_fit};
 
 	return suite_run("adapters", tests, sizeof tests / sizeof *tests);
