@@ -400,7 +400,8 @@ typedef struct knit_adapter_set knit_adapter_set;
 
 /* Finds every adapter weight of the program by its name in the store and places it on the program's device; whatever
  * else the store holds is passed over. All the work is done here: binding does none. Errors: NOT_FOUND with the name;
- * SHAPE with the name, what was found and what was needed; ARGUMENT where the program has no adapter weights; MEMORY. */
+ * SHAPE with the name, what was found and what was needed; ARGUMENT where the program has no adapter weights; STATE where
+ * it was compiled with plan_only; MEMORY. */
 knit_status knit_adapter_open(knit_program *p, knit_weights *store, knit_adapter_set **out, knit_diag *diag);
 void knit_adapter_release(knit_adapter_set *a);
 
@@ -415,7 +416,7 @@ knit_status knit_session_bind_adapter(knit_session *s, knit_adapter_set *a);
  * zero, and for a slot that is not there. */
 knit_status knit_session_fill_adapter_slot(knit_session *s, int64_t slot, knit_weights *store);
 
-/* What calls on this session have done since it was made. */
+/* What writing, running, reading, resetting, binding and filling slots have done since the session was made. */
 typedef struct knit_counters {
 	uint64_t runs;        /* that succeeded */
 	uint64_t binds;       /* of adapters */
