@@ -482,8 +482,9 @@ static void two_sessions(void) {
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &w[i]), 0);
 	for (int i = 0; i < 4; ++i) /* meanwhile */
 		knit_adapter_release(set_of(p, i % 2 ? first : second));
-	for (int i = 0; i < 2; ++i) {
+	for (int i = 0; i < 2; ++i)
 		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 2; ++i) {
 		ck_assert_int_eq(w[i].faults, 0);
 		check_idle(w[i].session, 6);
 		knit_session_destroy(w[i].session);
