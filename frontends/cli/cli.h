@@ -102,6 +102,14 @@ int cli_model_context(const cli_common *c, cli_model *m, int64_t max_tokens, int
 int cli_model_compile(const cli_common *c, cli_model *m, int64_t positions, int64_t max_tokens, int64_t max_outputs);
 void cli_model_close(cli_model *m);
 
+/* Brings a context back that cli_context_save wrote: its tokens, of which the first *fed are in the slots. Prints its own
+ * error. */
+int cli_context_load(const cli_model *m, const char *path, knit_token_list *ids, size_t *fed);
+/* Writes the context of sequence 0: the slots of the first `fed` tokens of prompt and made, and all of these. Prints its own
+ * error. */
+int cli_context_save(const cli_model *m, const char *path, const knit_token_list *prompt, const knit_token_list *made,
+					 size_t fed);
+
 /* ---- output ------------------------------------------------------------------------------------------------------ */
 
 /* "4.07 MiB" */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { DEFAULT_TOKENS = 256, BATCH = 64 };
-enum { OPT_TEMP = CLI_OPT_OWN, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_SAMPLER, OPT_ENDLESS };
+enum { OPT_SAVE = CLI_OPT_OWN, OPT_LOAD, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_SAMPLER, OPT_ENDLESS };
 
 static const char help[] =
 	"knit run MODEL: writes text with a model.\n\n"
@@ -21,6 +21,8 @@ static const char help[] =
 	"  knit run story.gguf -p \"Dear\" -n 50 --temp 0       50 tokens, always the most likely one\n"
 	"  knit run story.gguf -p \"Dear\" --seed 7             the same text every time\n"
 	"  knit run stories.bin --tokenizer tok512.bin        a llama2.c model\n"
+	"  knit run story.gguf -p \"$(cat mail.txt)\" -n 0 --save mail.kv     read a long text once\n"
+	"  knit run story.gguf --load mail.kv -p \"In short:\"               and go on from it, as often as you like\n"
 	"  knit run story.gguf --memory 4G --kv first,q8_0    as much context as 4 GiB hold, a slot per layer, 8 bits a number\n"
 	"  knit run story.gguf --kv window=512,sinks=4 -n 100000    text without end in little memory\n"
 	"  knit run story.gguf --visits 0,1,2,2,2,3,4         run layer 2 three times\n\n"
@@ -40,6 +42,8 @@ static const char help[] =
 	"                        visit: a slot per visit; layer: one per layer, the last visit's stays; first: one per layer,\n"
 	"                        the first visit's, later visits only read; group:N: one per N adjacent layers\n"
 	"                        window=N: only the last N positions are seen and kept; sinks=N: and the first N\n"
+	"      --save FILE       keep the context in a file: slots and text, up to the last token made\n"
+	"      --load FILE       go on from a saved context (same model, adapter, visits, --kv); -p is added to its text\n"
 	"      --threads N       CPU threads (all cores)\n"
 	"      --device ID       see knit devices (the best one)\n"
 	"      --tokenizer FILE  llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
@@ -52,6 +56,7 @@ static const char help[] =
 typedef struct run_options {
 	cli_common common;
 	const char *prompt; /* NULL: not given */
+	const char *save, *load;
 	size_t tokens;
 	knit_sampler_desc sampler;
 	bool seed_given, quiet, endless;
@@ -114,6 +119,12 @@ static bool own_option(run_options *o, int option, char **argv, int *code) {
 	case 'q':
 		o->quiet = true;
 		return true;
+	case OPT_SAVE:
+		o->save = optarg;
+		return true;
+	case OPT_LOAD:
+		o->load = optarg;
+		return true;
 	case OPT_ENDLESS:
 		o->endless = true;
 		return true;
@@ -161,6 +172,8 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		{"top-k", required_argument, NULL, OPT_TOP_K},
 		{"top-p", required_argument, NULL, OPT_TOP_P},
 		{"seed", required_argument, NULL, OPT_SEED},
+		{"save", required_argument, NULL, OPT_SAVE},
+		{"load", required_argument, NULL, OPT_LOAD},
 		{"endless", no_argument, NULL, OPT_ENDLESS},
 		{"sampler", required_argument, NULL, OPT_SAMPLER},
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
@@ -192,6 +205,10 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		return false;
 	if (o->sampler.kind == KNIT_SAMPLER_LLAMA2C && o->sampler.top_k) {
 		*code = cli_usage("run", "--sampler llama2c has no --top-k");
+		return false;
+	}
+	if (o->endless && o->save) {
+		*code = cli_usage("run", "--endless forgets the beginning of the text: it has no context to --save");
 		return false;
 	}
 	if (!o->seed_given) /* a number that is easy to type again; never 0, which llama2.c does not take */
@@ -331,7 +348,20 @@ static int report(const run_options *o, const cli_model *m, const knit__generate
 	return g->stop == KNIT__STOP_WRITER ? CLI_PIPE_CLOSED : code;
 }
 
-static int generate(const run_options *o, cli_model *m, const knit_token_list *prompt) {
+/* What was made before an interrupt is worth keeping; half a prompt is not. */
+static int save(const run_options *o, const cli_model *m, const knit__generated *g, const knit_token_list *prompt) {
+	if (g->stop == KNIT__STOP_WRITER || (g->stop == KNIT__STOP_INTERRUPT && g->fed < prompt->count)) {
+		fprintf(stderr, "knit: note: %s was not written\n", o->save);
+		return CLI_OK;
+	}
+	const int code = cli_context_save(m, o->save, prompt, &g->ids, g->fed);
+	if (code == CLI_OK && !o->quiet && !o->common.json)
+		fprintf(stderr, "saved      %10zu positions in %s\n", g->fed, o->save);
+	return code;
+}
+
+/* `fed` tokens of the prompt are in the slots; the text of `silent` was written when they were made. */
+static int generate(const run_options *o, cli_model *m, const knit_token_list *prompt, size_t fed, size_t silent) {
 	knit_sampler *sampler = NULL;
 	knit_diag diag = {0};
 	knit__generated g = {0};
@@ -347,6 +377,8 @@ static int generate(const run_options *o, cli_model *m, const knit_token_list *p
 		.sampler = sampler,
 		.prompt = prompt->ids,
 		.prompt_tokens = prompt->count,
+		.fed = fed,
+		.silent = silent,
 		.max_new = o->tokens,
 		.endless = o->endless,
 		.interrupted = &cli_interrupted,
@@ -355,6 +387,10 @@ static int generate(const run_options *o, cli_model *m, const knit_token_list *p
 	};
 	status = knit__generate(m->ctx, &desc, &g, &diag);
 	code = status == KNIT_OK ? report(o, m, &g, prompt, &text) : cli_fail_diag(status, &diag);
+	if (status == KNIT_OK && o->save) {
+		const int saved = save(o, m, &g, prompt);
+		code = saved == CLI_OK ? code : saved;
+	}
 	free(text.text);
 	knit__token_list_clear(&g.ids);
 	knit__sampler_destroy(sampler);
@@ -372,28 +408,59 @@ static void print_fit(const cli_model *m, int64_t positions) {
 	cli_print_fit(stderr, &m->fit);
 }
 
+/* The prompt's tokens: behind those of a loaded context, from the beginning of a text otherwise. */
+static int add_prompt(const run_options *o, const cli_model *m, const char *text, size_t bytes, knit_token_list *prompt) {
+	knit_diag diag = {0};
+	knit_status status = KNIT_OK;
+
+	if (!o->load)
+		status = knit__encode_prompt(m->model.tokenizer, text, bytes, prompt, &diag);
+	else if (bytes)
+		status = knit__tokenizer_encode(m->model.tokenizer, text, bytes, prompt, &diag);
+	return status == KNIT_OK ? CLI_OK : cli_fail_diag(status, &diag);
+}
+
+static int check_room(const cli_model *m, const knit_token_list *prompt) {
+	if (prompt->count <= (uint64_t)m->positions)
+		return CLI_OK;
+	return cli_fail("the prompt has %u tokens, the context %" PRId64 " positions: shorten it or raise --ctx",
+					(unsigned)prompt->count, m->positions);
+}
+
+static int compile(const run_options *o, cli_model *m) {
+	int64_t positions = 0;
+	int code = cli_model_context(&o->common, m, BATCH, 1, &positions);
+
+	if (code == CLI_OK && o->common.memory && !o->quiet)
+		print_fit(m, positions);
+	return code == CLI_OK ? cli_model_compile(&o->common, m, positions, BATCH, 1) : code;
+}
+
 static int run(const run_options *o, cli_model *m, const char *text, size_t bytes) {
 	knit_token_list prompt = {0};
-	knit_diag diag = {0};
-	int64_t positions = 0;
+	size_t fed = 0, silent = 0;
 	int code = cli_model_open(&o->common, m);
 
 	if (code != CLI_OK)
 		return code;
 	cli_model_set_kv(&o->common, m, o->sampler.kind == KNIT_SAMPLER_LLAMA2C ? KNIT_F32 : KNIT_F16);
 	prompt.a = &m->ctx->a;
-	const knit_status status = knit__encode_prompt(m->model.tokenizer, text, bytes, &prompt, &diag);
-	code = status == KNIT_OK ? cli_model_context(&o->common, m, BATCH, 1, &positions) : cli_fail_diag(status, &diag);
-	if (code == CLI_OK && o->common.memory && !o->quiet) {
-		print_fit(m, positions);
+	if (!o->load)
+		code = add_prompt(o, m, text, bytes, &prompt);
+	if (code == CLI_OK)
+		code = compile(o, m);
+	if (code == CLI_OK && o->load) {
+		code = cli_context_load(m, o->load, &prompt, &fed);
+		silent = prompt.count;
+		if (code == CLI_OK)
+			code = add_prompt(o, m, text, bytes, &prompt);
+		if (fed == prompt.count && fed) /* the logits to go on from are those of the last token */
+			--fed;
 	}
-	if (code == CLI_OK && positions && prompt.count > (uint64_t)positions)
-		code = cli_fail("the prompt has %u tokens, the context %" PRId64 " positions: shorten it or raise --ctx",
-						(unsigned)prompt.count, positions);
 	if (code == CLI_OK)
-		code = cli_model_compile(&o->common, m, positions, BATCH, 1);
+		code = check_room(m, &prompt);
 	if (code == CLI_OK)
-		code = generate(o, m, &prompt);
+		code = generate(o, m, &prompt, fed, silent);
 	knit__token_list_clear(&prompt);
 	return code;
 }

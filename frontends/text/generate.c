@@ -72,15 +72,16 @@ static knit_status step(loop *l, const int32_t *ids, size_t tokens, size_t at, k
 	return knit__decoder_step(l->desc->decoder, ids, l->seq, l->pos, tokens, &last, 1, l->logits, diag);
 }
 
-/* Feeds ids from position 0 in batches. Sets *halt when the loop has to end before the last of them. */
-static knit_status feed(loop *l, const int32_t *ids, size_t count, bool *halt, knit_diag *diag) {
+/* Feeds ids from position `first` on in batches. Sets *halt when the loop has to end before the last of them. */
+static knit_status feed(loop *l, const int32_t *ids, size_t first, size_t count, bool *halt, knit_diag *diag) {
 	const size_t batch = (size_t)l->desc->decoder->max_tokens;
 
-	for (size_t at = 0; at < count && !*halt; at += batch) {
+	for (size_t at = first; at < count && !*halt; at += batch) {
 		const size_t left = count - at, tokens = left < batch ? left : batch;
 		const knit_status status = step(l, ids + at, tokens, at, diag);
 		if (status != KNIT_OK)
 			return status;
+		l->out->fed = at + tokens;
 		*halt = stopped(l);
 	}
 	return KNIT_OK;
@@ -89,10 +90,12 @@ static knit_status feed(loop *l, const int32_t *ids, size_t count, bool *halt, k
 static knit_status prefill(loop *l, bool *halt, knit_diag *diag) {
 	const knit__generate_desc *d = l->desc;
 	const uint64_t begin = knit__clock_ns();
-	const knit_status status = feed(l, d->prompt, d->prompt_tokens, halt, diag);
+	const knit_status status = feed(l, d->prompt, d->fed, d->prompt_tokens, halt, diag);
 
 	l->out->prompt_ns = knit__clock_ns() - begin;
-	for (size_t t = 0; t < d->prompt_tokens && !*halt && status == KNIT_OK; ++t)
+	if (d->silent)
+		l->previous = d->prompt[d->silent - 1];
+	for (size_t t = d->silent; t < d->prompt_tokens && !*halt && status == KNIT_OK; ++t)
 		write_piece(l, d->prompt[t]);
 	*halt = *halt || stopped(l);
 	return status;
@@ -113,7 +116,7 @@ static knit_status start_over(loop *l, size_t *at, bool *halt, knit_diag *diag) 
 	if (bos)
 		l->kept[0] = d->prompt[0];
 	*at = keep;
-	return feed(l, l->kept, keep, halt, diag);
+	return feed(l, l->kept, 0, keep, halt, diag);
 }
 
 static knit_status add_id(knit_context *ctx, knit_token_list *list, int32_t id, knit_diag *diag) {
@@ -152,6 +155,7 @@ static knit_status decode(knit_context *ctx, loop *l, knit_diag *diag) {
 		status = at == positions ? start_over(l, &at, &halt, diag) : step(l, &id, 1, at++, diag);
 		if (status != KNIT_OK || halt)
 			return status;
+		l->out->fed = at;
 		++l->out->decode_steps;
 	}
 	return KNIT_OK;
@@ -170,6 +174,10 @@ knit_status knit__generate(knit_context *ctx, const knit__generate_desc *desc, k
 		return knit__fail(diag, desc->prompt_tokens ? KNIT_ERR_LIMIT : KNIT_ERR_ARGUMENT, 0,
 						  "the prompt has %zu tokens, needs 1 to %lld: shorten it or raise the context (--ctx)",
 						  desc->prompt_tokens, (long long)desc->decoder->positions);
+	if (desc->fed >= desc->prompt_tokens || desc->silent > desc->prompt_tokens)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "%zu of %zu prompt tokens are fed: needs one more to go on from",
+						  desc->fed, desc->prompt_tokens);
+	out->fed = desc->fed;
 	l.logits = knit__alloc_array(&ctx->a, vocab, sizeof *l.logits);
 	l.pos = knit__alloc_array(&ctx->a, batch, sizeof *l.pos);
 	l.seq = knit__alloc_array(&ctx->a, batch, sizeof *l.seq);

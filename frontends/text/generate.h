@@ -26,6 +26,8 @@ typedef struct knit__generate_desc {
 	knit_sampler *sampler;
 	const int32_t *prompt;
 	size_t prompt_tokens; /* at least 1 */
+	size_t fed;           /* of them, the first so many are in the decoder's slots already; less than prompt_tokens */
+	size_t silent;        /* the text of the first so many is not written */
 	size_t max_new;
 	bool endless; /* when the context is full, go on from the second half of it instead of stopping */
 	const volatile sig_atomic_t *interrupted; /* may be NULL */
@@ -42,6 +44,7 @@ typedef struct knit__generated {
 	uint64_t decode_ns; /* of decode_steps steps, sampling included: one fewer than tokens, the first comes with the
 						   prompt */
 	uint64_t decode_steps;
+	size_t fed; /* positions in the slots at the end: of the prompt and ids, the first so many (without endless) */
 } knit__generated;
 
 /* LIMIT if the prompt does not fit the context. What was generated before a failure is in *out. */
