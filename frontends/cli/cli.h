@@ -26,6 +26,7 @@ int cli_run(int argc, char **argv);
 int cli_info(int argc, char **argv);
 int cli_graph(int argc, char **argv);
 int cli_eval(int argc, char **argv);
+int cli_plan(int argc, char **argv);
 int cli_tie(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 

@@ -12,6 +12,7 @@ static const struct {
 	{"info", cli_info, "what a model is made of"},
 	{"eval", cli_eval, "how well a model predicts a text (perplexity)"},
 	{"graph", cli_graph, "print a model's graph, as text or for Graphviz"},
+	{"plan", cli_plan, "what a model costs before it runs, with the proof"},
 	{"tie", cli_tie, "write a model's equal tensors once"},
 	{"devices", cli_devices, "what this machine can compute on"},
 };
