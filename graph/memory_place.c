@@ -3,17 +3,18 @@
  * Stages, each only lowering the peak, the rest skipped once the peak meets the lower bound:
  *   1. place_in_order: the blocks in several fixed orders, each put into the best gap among the blocks alive with it;
  *   2. place_skyline: always the block that can lie lowest, several orders deciding among equals;
- *   3. search_locally: the second again with blocks at the top pulled forward, under a fixed budget of work.
- * An exact search belongs behind them: it needs the same `placer`, starts from its `best` and tightens it.
+ *   3. the exact search of memory_search.c.
  * Everything is deterministic: budgets count looked-at blocks, never time. */
+#include "context.h"
 #include "memory_plan.h"
+#include "memory_search.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* Looked-at blocks that the local search may spend: some 25 ms. */
 #define SEARCH_BUDGET UINT64_C(12000000)
-/* Sums of sizes stay below it, so that offsets and biases fit in int64_t together. */
+/* Sums of sizes stay below it, so that no offset overflows. */
 #define MAX_BYTES (UINT64_C(1) << 60)
 
 /* Which gap a block takes: the one that it fills best, or the lowest one. */
@@ -32,8 +33,8 @@ typedef enum block_order {
 } block_order;
 
 typedef struct sort_key { uint64_t major, minor; uint32_t block; } sort_key;
-/* A block not yet placed by place_skyline; key: the lowest offset it can have, less its bias. */
-typedef struct waiting { int64_t key, bias; uint32_t first, last, block; } waiting;
+/* A block not yet placed by place_skyline, and the lowest offset it can have. */
+typedef struct waiting { uint64_t low; uint32_t first, last, block; } waiting;
 typedef struct taken { uint64_t begin, end; uint32_t first, last; } taken;
 
 typedef struct placer {
@@ -47,17 +48,11 @@ typedef struct placer {
 	taken *line; /* the blocks placed so far, by offset */
 	uint32_t line_count;
 	waiting *waiting;
-	int64_t *bias; /* bytes by which place_skyline prefers a block */
 	uint32_t *order;
 	uint64_t *offset;
-	uint64_t work;
 	uint64_t *best_offset;
 	uint64_t best_peak;
 } placer;
-
-static bool alive_together(const knit_block *x, const knit_block *y) {
-	return x->first <= y->last && y->first <= x->last;
-}
 
 /* ---- what is known before anything is placed ------------------------------------------------------------------------ */
 
@@ -123,7 +118,6 @@ static void close_placer(placer *p) {
 	knit__free(p->a, p->offset, n * sizeof *p->offset);
 	knit__free(p->a, p->best_offset, n * sizeof *p->best_offset);
 	knit__free(p->a, p->waiting, n * sizeof *p->waiting);
-	knit__free(p->a, p->bias, n * sizeof *p->bias);
 }
 
 /* What it allocated before a failure is for close_placer. */
@@ -139,9 +133,7 @@ static knit_status open_placer(placer *p, uint64_t align, knit_diag *d) {
 	p->offset = knit__alloc_array(p->a, n, sizeof *p->offset);
 	p->best_offset = knit__alloc_array(p->a, n, sizeof *p->best_offset);
 	p->waiting = knit__alloc_array(p->a, n, sizeof *p->waiting);
-	p->bias = knit__alloc_array(p->a, n, sizeof *p->bias);
-	if (!p->size || !p->pressure || !p->keys || !p->line || !p->order || !p->offset || !p->best_offset ||
-	    !p->waiting || !p->bias)
+	if (!p->size || !p->pressure || !p->keys || !p->line || !p->order || !p->offset || !p->best_offset || !p->waiting)
 		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *p->line);
 
 	for (uint32_t i = 0; i < n; ++i) {
@@ -218,20 +210,19 @@ static bool place_in_order(placer *p, gap_rule rule, uint64_t *peak) {
 	return true;
 }
 
-/* `now` ends at `end`: moves list[from .. to) down by `shift` entries, raising the keys of what is alive with it. Returns
- * where the lowest key of them and of list[lowest] lies. */
-static uint32_t raise_keys(waiting *list, uint32_t from, uint32_t to, uint32_t shift, const waiting *now, uint64_t end,
-                           uint32_t lowest) {
-	int64_t lowest_key = lowest < from ? list[lowest].key : INT64_MAX;
+/* `now` ends at `end`: moves list[from .. to) down by `shift` entries, lifting what is alive with it. Returns where the
+ * lowest one of them and of list[lowest] lies. */
+static uint32_t lift(waiting *list, uint32_t from, uint32_t to, uint32_t shift, const waiting *now, uint64_t end,
+                     uint32_t lowest) {
+	uint64_t low = lowest < from ? list[lowest].low : UINT64_MAX;
 
 	for (uint32_t i = from; i < to; ++i) {
 		waiting w = list[i];
-		const int64_t raised = (int64_t)end - w.bias;
 
-		if (w.first <= now->last && now->first <= w.last && raised > w.key)
-			w.key = raised;
-		if (w.key < lowest_key) {
-			lowest_key = w.key;
+		if (w.first <= now->last && now->first <= w.last && end > w.low)
+			w.low = end;
+		if (w.low < low) {
+			low = w.low;
 			lowest = i - shift;
 		}
 		list[i - shift] = w;
@@ -239,38 +230,33 @@ static uint32_t raise_keys(waiting *list, uint32_t from, uint32_t to, uint32_t s
 	return lowest;
 }
 
-/* Places the block with the lowest key, time and again; among equals the one earlier in p->order. Gives up, returning
- * false, once the peak exceeds `limit`. */
-static bool place_skyline(placer *p, uint64_t limit, uint64_t *peak) {
+/* Places the block that can lie lowest, time and again; among equals the one earlier in p->order. Gives up, returning
+ * false, once the peak reaches that of the best plan. */
+static bool place_skyline(placer *p, uint64_t *peak) {
 	waiting *list = p->waiting;
 	uint32_t n = 0, pick = 0;
 
 	*peak = 0;
 	for (uint32_t i = 0; i < p->count; ++i) {
 		const uint32_t block = p->order[i];
-		const int64_t bias = p->bias[block];
 
 		p->offset[block] = 0;
-		if (p->size[block] == 0)
-			continue;
-		list[n] = (waiting){-bias, bias, p->blocks[block].first, p->blocks[block].last, block};
-		pick = list[n].key < list[pick].key ? n : pick;
-		++n;
+		if (p->size[block] != 0)
+			list[n++] = (waiting){0, p->blocks[block].first, p->blocks[block].last, block};
 	}
 
 	for (; n > 0; --n) {
 		const waiting now = list[pick];
-		const uint64_t at = (uint64_t)(now.key + now.bias), end = at + p->size[now.block];
+		const uint64_t end = now.low + p->size[now.block];
 		uint32_t lowest;
 
-		p->offset[now.block] = at;
+		p->offset[now.block] = now.low;
 		*peak = end > *peak ? end : *peak;
-		if (*peak > limit)
+		if (*peak >= p->best_peak)
 			return false;
 
-		p->work += n;
-		lowest = raise_keys(list, 0, pick, 0, &now, end, UINT32_MAX);
-		pick = raise_keys(list, pick + 1, n, 1, &now, end, lowest);
+		lowest = lift(list, 0, pick, 0, &now, end, UINT32_MAX);
+		pick = lift(list, pick + 1, n, 1, &now, end, lowest);
 	}
 	return true;
 }
@@ -329,109 +315,65 @@ static void sort_blocks(placer *p, block_order order) {
 		p->order[i] = p->keys[i].block;
 }
 
-static void place_greedy(placer *p, block_order *skyline_order, uint64_t *skyline_peak) {
+static void place_greedy(placer *p) {
 	uint64_t peak;
 
-	*skyline_order = ORDER_SIZE;
-	*skyline_peak = UINT64_MAX;
-	for (int order = 0; order < ORDER_COUNT; ++order) {
+	for (int order = 0; order < ORDER_COUNT && p->best_peak > p->lower_bound; ++order) {
 		sort_blocks(p, (block_order)order);
-		for (int rule = 0; rule < GAP_RULES && p->best_peak > p->lower_bound; ++rule) {
+		for (int rule = 0; rule < GAP_RULES; ++rule) {
 			if (place_in_order(p, (gap_rule)rule, &peak))
 				keep_best(p, peak);
 		}
-		if (p->best_peak == p->lower_bound)
-			return;
-		if (!place_skyline(p, *skyline_peak, &peak) || peak == *skyline_peak)
-			continue;
-		*skyline_order = (block_order)order;
-		*skyline_peak = peak;
-		if (peak < p->best_peak)
+		if (place_skyline(p, &peak))
 			keep_best(p, peak);
 	}
 }
 
-/* ---- local search ------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------------------------- */
 
-/* Below `below`, which is at least 1. Knuth's MMIX generator: the plan must not depend on the C library's. */
-static uint32_t next_random(uint64_t *state, uint32_t below) {
-	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return (uint32_t)(((*state >> 32) * below) >> 32);
-}
-
-/* A block that ends at or above `height`, or (every other time) one that is alive with it and lies below: one of them
- * was placed too late. Reads `offset`, the plan to be changed. */
-static uint32_t pick_block(placer *p, const uint64_t *offset, uint64_t height, uint64_t *random) {
-	uint32_t seen = 0, high = 0, picked;
-
-	for (uint32_t i = 0; i < p->count; ++i) {
-		if (p->size[i] != 0 && offset[i] + p->size[i] >= height && next_random(random, ++seen) == 0)
-			high = i;
-	}
-	picked = high;
-	if (next_random(random, 2) == 0)
-		return picked;
-
-	seen = 0;
-	for (uint32_t i = 0; i < p->count; ++i) {
-		if (p->size[i] != 0 && offset[i] < offset[high] && alive_together(&p->blocks[i], &p->blocks[high]) &&
-		    next_random(random, ++seen) == 0)
-			picked = i;
-	}
-	return picked;
-}
-
-/* Changes the bias of one to three blocks, places anew, and keeps what is not worse. Walking on over equal peaks is what
- * gets it out of the dead ends of the greedy orders. */
-static knit_status search_locally(placer *p, block_order order, uint64_t present_peak, knit_diag *d) {
-	const int64_t reach = (int64_t)(p->lower_bound / 4 + 1), most = (int64_t)p->lower_bound;
-	const size_t bytes = p->count * sizeof(int64_t);
-	uint64_t random = 1, until = p->work + SEARCH_BUDGET;
-	int64_t *bias = knit__alloc_zero(p->a, bytes);      /* of the present plan */
-	uint64_t *offset = knit__alloc_zero(p->a, bytes);
+/* What an allocator at run time would need: blocks as they come, each into the best gap. */
+static uint64_t place_as_they_come(placer *p) {
 	uint64_t peak;
 
-	if (!bias || !offset) {
-		knit__free(p->a, bias, bytes);
-		knit__free(p->a, offset, bytes);
-		return knit__fail_memory(d, "memory plan", bytes);
-	}
+	for (uint32_t i = 0; i < p->count; ++i)
+		p->keys[i] = (sort_key){p->blocks[i].first, 0, i};
+	qsort(p->keys, p->count, sizeof *p->keys, compare_keys);
+	for (uint32_t i = 0; i < p->count; ++i)
+		p->order[i] = p->keys[i].block;
+	(void)place_in_order(p, GAP_BEST, &peak);
+	return peak;
+}
 
-	sort_blocks(p, order);
-	(void)place_skyline(p, UINT64_MAX, &peak);
-	memcpy(offset, p->offset, bytes);
-	while (p->best_peak > p->lower_bound && p->work < until) {
-		for (uint32_t changes = 1 + next_random(&random, 3); changes > 0; --changes) {
-			int64_t *b = &p->bias[pick_block(p, offset, p->best_peak, &random)];
-			const double share = next_random(&random, UINT32_MAX) * 0x1p-32;
+static knit_status search_exactly(placer *p, uint64_t budget, knit_block_plan *out, knit_diag *d) {
+	knit_memory_search m = {.a = p->a,
+	                        .blocks = p->blocks,
+	                        .size = p->size,
+	                        .count = p->count,
+	                        .bound = p->lower_bound,
+	                        .budget = budget,
+	                        .offset = p->best_offset,
+	                        .peak = p->best_peak};
+	const knit_status status = knit__memory_search(&m, d);
 
-			*b += (int64_t)((double)reach * share) * (next_random(&random, 4) == 0 ? -1 : 1);
-			*b = *b > most ? most : *b < -most ? -most : *b;
-			p->work += p->count;
-		}
-		if (place_skyline(p, present_peak, &peak)) {
-			present_peak = peak;
-			memcpy(bias, p->bias, bytes);
-			memcpy(offset, p->offset, bytes);
-			if (peak < p->best_peak)
-				keep_best(p, peak);
-		} else {
-			memcpy(p->bias, bias, bytes);
-		}
-	}
-	knit__free(p->a, bias, bytes);
-	knit__free(p->a, offset, bytes);
-	return KNIT_OK;
+	p->best_peak = m.peak;
+	out->search_work = m.work;
+	out->optimal = m.proven;
+	return status;
+}
+
+static knit_status place_all(placer *p, uint64_t budget, knit_block_plan *out, knit_diag *d) {
+	out->in_order = place_as_they_come(p);
+	keep_best(p, out->in_order);
+	place_greedy(p);
+	return search_exactly(p, budget, out, d);
 }
 
 knit_status knit__memory_place(const knit_allocator *a, knit_block *blocks, uint32_t count, uint64_t align,
-                               uint64_t *peak, uint64_t *lower_bound, knit_diag *d) {
+                               uint64_t search_budget, knit_block_plan *out, knit_diag *d) {
 	placer p = {.a = a, .blocks = blocks, .count = count};
-	block_order order;
-	uint64_t skyline_peak;
 	knit_status status;
 
-	*peak = *lower_bound = 0;
+	*out = (knit_block_plan){.optimal = true};
 	if (align == 0 || (align & (align - 1)) != 0)
 		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "memory plan: alignment %llu is not a power of two",
 		                  (unsigned long long)align);
@@ -439,17 +381,26 @@ knit_status knit__memory_place(const knit_allocator *a, knit_block *blocks, uint
 		return KNIT_OK;
 
 	status = open_placer(&p, align, d);
-	if (status == KNIT_OK) {
-		place_greedy(&p, &order, &skyline_peak);
-		if (p.best_peak > p.lower_bound)
-			status = search_locally(&p, order, skyline_peak, d);
-	}
+	if (status == KNIT_OK)
+		status = place_all(&p, search_budget, out, d);
 	if (status == KNIT_OK) {
 		for (uint32_t i = 0; i < count; ++i)
 			blocks[i].offset = p.best_offset[i];
-		*peak = p.best_peak;
-		*lower_bound = p.lower_bound;
+		out->peak = p.best_peak;
+		out->lower_bound = p.lower_bound;
+		out->unshared = p.size_sum;
 	}
 	close_placer(&p);
 	return status;
+}
+
+knit_status knit_plan_blocks(knit_context *ctx, knit_block *blocks, size_t count, uint64_t align, knit_block_plan *out,
+                             knit_diag *diag) {
+	if (!ctx || !out || (!blocks && count))
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "knit_plan_blocks: %s is NULL",
+		                  !ctx ? "the context" : !out ? "out" : "blocks");
+	*out = (knit_block_plan){0};
+	if (count > UINT32_MAX / 2)
+		return knit__fail(diag, KNIT_ERR_LIMIT, 0, "knit_plan_blocks: %zu blocks, at most %u", count, UINT32_MAX / 2);
+	return knit__memory_place(&ctx->a, blocks, (uint32_t)count, align, KNIT_SEARCH_BUDGET, out, diag);
 }

@@ -166,6 +166,7 @@ static void fill_offsets(planner *p) {
 static knit_status plan_memory(planner *p, uint64_t align, knit_diag *d) {
 	knit_memory_plan *plan = p->plan;
 	const knit_allocator *a = p->g->a;
+	knit_block_plan placed;
 	knit_status status;
 
 	p->block_cap = plan->storage_count + plan->order_count;
@@ -186,9 +187,12 @@ static knit_status plan_memory(planner *p, uint64_t align, knit_diag *d) {
 	if (status != KNIT_OK)
 		return status;
 	choose_slots(p);
-	status = knit__memory_place(a, p->blocks, p->block_count, align, &plan->arena_bytes, &plan->lower_bound, d);
+	status = knit__memory_place(a, p->blocks, p->block_count, align, KNIT_COMPILE_SEARCH_BUDGET, &placed, d);
 	if (status != KNIT_OK)
 		return status;
+	plan->arena_bytes = placed.peak;
+	plan->lower_bound = placed.lower_bound;
+	plan->in_order_bytes = placed.in_order;
 	fill_offsets(p);
 	return sum_unshared(p, align, d);
 }

@@ -5,13 +5,16 @@
 
 #include "target.h"
 
-/* A block that is alive from step `first` to step `last`, both included. */
-typedef struct knit_block { uint64_t bytes; uint32_t first, last; uint64_t offset; } knit_block;
+/* Work that a search may spend, in looked-at blocks and sections: some 2 s where planning is all that is asked for, less
+ * when a program is compiled. */
+#define KNIT_SEARCH_BUDGET UINT64_C(1200000000)
+#define KNIT_COMPILE_SEARCH_BUDGET UINT64_C(240000000)
 
-/* Fills the offsets (multiples of align): several greedy orders, the smallest kept. *peak: bytes needed; *lower_bound:
- * the largest sum of (aligned) bytes alive at one step. Works on bare blocks, so that it can be tested without graphs. */
+/* Fills the offsets (multiples of align): several greedy orders, the smallest peak kept, then a bounded exact search
+ * where it is above the lower bound; the same result for the same blocks on every machine. Works on bare blocks, so that
+ * it can be tested without graphs. search_budget 0: no exact search. */
 knit_status knit__memory_place(const knit_allocator *a, knit_block *blocks, uint32_t count, uint64_t align,
-                               uint64_t *peak, uint64_t *lower_bound, knit_diag *d);
+                               uint64_t search_budget, knit_block_plan *out, knit_diag *d);
 
 typedef struct knit_memory_plan {
 	uint64_t *offset;         /* per storage; UINT64_MAX: not in the arena */
@@ -19,6 +22,7 @@ typedef struct knit_memory_plan {
 	uint64_t *scratch_offset; /* per position in the order; UINT64_MAX: none */
 	uint32_t storage_count, order_count;
 	uint64_t arena_bytes, lower_bound, unshared_bytes; /* unshared: the sum of all blocks */
+	uint64_t in_order_bytes; /* what best fit in the order of execution would need for the same blocks */
 	uint32_t inplace_count;
 } knit_memory_plan;
 

@@ -328,7 +328,8 @@ typedef struct knit_memory {
 	uint64_t weight_bytes;        /* base weights resident, each storage once */
 	uint64_t weight_bytes_by_use; /* what they would be if every use had its own copy */
 	uint64_t adapter_bytes;       /* LoRA weights, each storage once, and the slots of one session */
-	uint64_t packed_bytes;        /* second copies made for a kernel's layout */
+	uint64_t packed_bytes;        /* what layouts for kernels take beyond weight_bytes: their padding, and whole second
+	                               * copies of weights whose own bytes cannot be given back (not from a mapped file) */
 	uint64_t state_bytes;         /* KV slots of one session */
 	uint64_t arena_bytes;         /* activations and scratch of one session: the largest bucket's plan */
 	uint64_t arena_lower_bound;   /* peak of bytes alive at once: no plan can be smaller */
@@ -428,6 +429,27 @@ typedef struct knit_counters {
 } knit_counters;
 
 void knit_session_counters(const knit_session *s, knit_counters *out);
+
+/* ---- planning bare blocks ---------------------------------------------------------------------------------------- */
+
+/* Bytes that are needed from step `first` to step `last`, both included. */
+typedef struct knit_block { uint64_t bytes; uint32_t first, last; uint64_t offset; } knit_block;
+
+typedef struct knit_block_plan {
+	uint64_t peak;        /* bytes that the placement needs */
+	uint64_t lower_bound; /* the largest sum of (aligned) bytes alive at one step: no placement can need less */
+	uint64_t in_order;    /* what placing in the order of `first`, each into the best gap, would need: common practice */
+	uint64_t unshared;    /* the sum of all (aligned) bytes */
+	uint64_t search_work; /* spent by the exact search, in looked-at blocks; 0: it was not needed */
+	bool optimal;         /* proven: no placement needs less than `peak` */
+} knit_block_plan;
+
+/* Gives each block an offset, a multiple of align (a power of two), so that no two that are needed at one step share a
+ * byte and the peak is low: what knit_compile does with activations, for anybody's blocks. The same blocks get the same
+ * offsets on every machine. Takes seconds at most, milliseconds where a greedy order meets the lower bound. Errors:
+ * ARGUMENT (first > last, align), LIMIT (2^60 bytes), MEMORY. */
+knit_status knit_plan_blocks(knit_context *ctx, knit_block *blocks, size_t count, uint64_t align, knit_block_plan *out,
+                             knit_diag *diag);
 
 #ifdef __cplusplus
 }
