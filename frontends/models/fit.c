@@ -13,6 +13,7 @@ knit_status knit__decoder_sum(knit_context *ctx, const knit__decoder_desc *desc,
 	memset(out, 0, sizeof *out);
 	at.positions = positions;
 	at.memory_limit = 0;
+	at.plan_only = true;
 	knit_status status = knit__decoder_compile(ctx, &at, &program, diag);
 	if (status == KNIT_OK)
 		status = knit_program_memory(program, &out->memory);
