@@ -264,8 +264,9 @@ typedef struct knit_attention_desc {
  * kv_heads * head_dim] (heads a multiple of kv_heads), of any type a state may have, each its own; seq, pos i32 [tokens]
  * -> f32 [tokens, heads, head_dim]. Token t attends to the cells of sequence seq[t] at positions <= pos[t] (Vaswani et
  * al. 2017; grouped queries: Ainslie et al. 2023; sinks: Xiao et al. 2023). With a ring, the positions of one sequence
- * in one run may not lie further apart than ring - window (the run refuses that with ARGUMENT), and a sequence may step
- * back by no more than that below the highest position ever written. */
+ * in one run may not lie further apart than ring - window (the run refuses that with ARGUMENT). A sequence may begin
+ * anew at 0; otherwise it may step back by at most ring - window from the highest position written, since what lay before
+ * has been overwritten (nobody checks that). */
 knit_tensor knit_attention(knit_graph *g, knit_tensor q, knit_tensor k, knit_tensor v, knit_tensor seq, knit_tensor pos,
                            const knit_attention_desc *desc);
 
