@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { BATCH = 64, DEFAULT_PROMPT = 512, MAX_PROMPT = 1 << 17 };
-enum { OPT_HTML = CLI_OPT_OWN, OPT_PROMPT };
+enum { OPT_HTML = CLI_OPT_OWN, OPT_PROMPT, OPT_CSV };
 
 static const char help[] =
 	"knit plan MODEL: what a model costs before it runs, with the proof: weights and what sharing saves, KV cache, memory\n"
@@ -14,11 +14,14 @@ static const char help[] =
 	"  knit plan story.gguf                        the certificate as text\n"
 	"  knit plan story.gguf --html plan.html       the same as a page: graph, memory timeline, tables\n"
 	"  knit plan story.gguf --loops 8 --ctx 4096   what if the loop ran 8 times\n"
-	"  knit plan story.gguf --json                 all of it, for programs\n\n"
+	"  knit plan story.gguf --json                 all of it, for programs\n"
+	"  knit plan --csv blocks.csv                  place bare blocks: id,lower,upper,size (alive from lower up to upper)\n\n"
 	"      --ctx N           positions of the KV slots, and how many one token of decode sees (the model's, at most 4096)\n"
 	"      --prompt N        tokens of the prompt whose prefill is added up (the context, at most 512)\n"
 	"      --html FILE       one page without links to anything; it appears when it is complete\n"
 	"      --json            one JSON object\n"
+	"      --csv FILE        blocks instead of a model; - is stdin\n"
+	"  -o, --output FILE     with --csv: where the offsets go; the file appears when it is complete\n"
 	"      --device ID       whose kernels: see knit devices (the best one); null: any\n"
 	"      --kv SPEC         KV slots, as in knit run --help (f16)\n"
 	"      --memory SIZE     the context that fits: 4G, 512M\n"
@@ -28,7 +31,7 @@ static const char help[] =
 
 typedef struct plan_options {
 	cli_common common;
-	const char *html;
+	const char *html, *csv, *output;
 	int64_t prompt; /* 0: not given */
 } plan_options;
 
@@ -177,6 +180,8 @@ static int run(plan_options *o, cli_model *m) {
 int cli_plan(int argc, char **argv) {
 	static const struct option longs[] = {
 		{"html", required_argument, NULL, OPT_HTML},
+		{"csv", required_argument, NULL, OPT_CSV},
+		{"output", required_argument, NULL, 'o'},
 		{"prompt", required_argument, NULL, OPT_PROMPT},
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
@@ -193,18 +198,28 @@ int cli_plan(int argc, char **argv) {
 	cli_model m = {0};
 	int option, code = CLI_OK;
 
-	while ((option = getopt_long(argc, argv, ":h", longs, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":o:h", longs, NULL)) != -1) {
 		if (option == 'h') {
 			fputs(help, stdout);
 			return cli_finish_stdout();
 		}
 		if (option == OPT_HTML)
 			o.html = optarg;
+		else if (option == OPT_CSV)
+			o.csv = optarg;
+		else if (option == 'o')
+			o.output = optarg;
 		else if (option == OPT_PROMPT && !cli_parse_i64(optarg, 1, MAX_PROMPT, &o.prompt))
 			return cli_usage("plan", "--prompt \"%s\" is no number of tokens from 1 to %d", optarg, (int)MAX_PROMPT);
 		else if (option != OPT_PROMPT && !cli_common_option(&o.common, option, argv, &code))
 			return code;
 	}
+	if (o.csv && (optind < argc || o.html))
+		return cli_usage("plan", "--csv takes blocks instead of a model: %s is too much", o.html ? "--html" : argv[optind]);
+	if (o.csv)
+		return cli_plan_csv(o.csv, o.output, o.common.json);
+	if (o.output)
+		return cli_usage("plan", "-o is for the offsets of --csv; a page is --html %s", o.output);
 	if (!cli_operands(&o.common, argc, argv, NULL, NULL, &code))
 		return code;
 	if (o.html && o.common.json)

@@ -21,6 +21,9 @@ cJSON *cli_plan_json(cli_certificate *plan);
 /* The page with the object's data in it, into a file. Deletes root. */
 int cli_plan_page(const cli_certificate *plan, cJSON *root, const char *path);
 
+/* Places the blocks of a CSV file; `output`: where the offsets go, NULL for nowhere. Prints its own error. */
+int cli_plan_csv(const char *path, const char *output, bool json);
+
 /* "4.31 MFLOP" */
 const char *cli_flops(double flops, char out[32]);
 
