@@ -313,6 +313,7 @@ static void emit_bucket(emitter *e, const knit_program *p, uint32_t bucket, int6
 	add_u64(e, object, "arena_bytes", s->plan.arena_bytes);
 	add_u64(e, object, "arena_lower_bound", s->plan.lower_bound);
 	add_u64(e, object, "arena_unshared", s->plan.unshared_bytes);
+	add_u64(e, object, "arena_in_order", s->plan.in_order_bytes);
 	add_u64(e, object, "in_place", s->plan.inplace_count);
 	add_u64(e, object, "hazards", s->hazard_count);
 	raw(e, "{\"about\":");
