@@ -176,8 +176,7 @@ void bound_attention(const conf_case *c, const knit_array *const *t, const knit_
 
 /* ---- low rank ---------------------------------------------------------------------------------------------------- */
 
-/* What x w^T may be off by for a row x [k] and a row w [k], and the product. */
-static double dot_error(const double *x, const double *w, int64_t k, bool int8, double *product) {
+double bound_dot(const double *x, const double *w, int64_t k, bool int8, double *product) {
 	double size = 0, variance = 0;
 
 	*product = 0;
@@ -208,10 +207,10 @@ void bound_lora(const conf_case *c, const knit_array *const *t, const knit_array
 		const int64_t slot = (int64_t)t[3]->data[(int64_t)t[4]->data[row]];
 
 		for (int64_t q = 0; q < rank; ++q)
-			off[q] = dot_error(x->data + row * k, a->data + (slot * rank + q) * k, k, int8_a, &low[q]);
+			off[q] = bound_dot(x->data + row * k, a->data + (slot * rank + q) * k, k, int8_a, &low[q]);
 		for (int64_t j = 0; j < n; ++j) {
 			const double *w = b->data + (slot * n + j) * rank;
-			double product, error = dot_error(low, w, rank, int8_b, &product);
+			double product, error = bound_dot(low, w, rank, int8_b, &product);
 
 			for (int64_t q = 0; q < rank; ++q)
 				error += fabs(w[q]) * off[q];

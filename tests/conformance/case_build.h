@@ -29,5 +29,7 @@ knit_dim case_tokens(case_build *b, int64_t value);
 
 void cases_kv(case_table *t);   /* attention and append */
 void cases_lora(case_table *t); /* lora_select */
+void cases_fused_linear(case_table *t); /* linear_lora, linear_group, glu */
+void cases_fused(case_table *t);        /* add_rms_norm, kv_write, map */
 
 #endif

@@ -303,6 +303,8 @@ conf_case *cases_make(size_t *count) {
 	add_rope(&t);
 	cases_kv(&t);
 	cases_lora(&t);
+	cases_fused_linear(&t);
+	cases_fused(&t);
 	add_copy_cast(&t);
 	*count = t.count;
 	return t.data;

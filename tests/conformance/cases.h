@@ -6,7 +6,8 @@
 #include "../../graph/interp.h"
 
 #define CASE_PARAMS 9
-#define CASE_TENSORS 8
+#define CASE_TENSORS 9
+#define CASE_OUTPUTS 3 /* "y", and "y.1", "y.2" where the graph has them; others are not compared */
 
 /* What the inputs and weights are filled with. */
 typedef enum case_fill {
@@ -28,6 +29,7 @@ typedef struct case_build {
 	uint64_t seed;
 	int64_t tokens;           /* value of the symbol "tokens" at this run; 0: not declared */
 	knit_tensor t[CASE_TENSORS]; /* operands that the bound needs, in the op's order */
+	knit_tensor more[CASE_OUTPUTS - 1][CASE_TENSORS]; /* likewise, for the bounds of the other outputs */
 	case_input inputs[CASE_TENSORS];
 	uint32_t input_count, weight_count;
 } case_build;
@@ -42,10 +44,12 @@ typedef struct conf_case {
 	/* Inputs of run `run` (0-based); sets b->tokens. NULL: one run with what build declared. */
 	void (*feed)(case_build *b, int run);
 	case_bound bound;   /* NULL: exact */
+	case_bound more[CASE_OUTPUTS - 1]; /* of the other outputs */
 	int64_t p[CASE_PARAMS];
 	knit_dtype dtype;
 	case_fill fill;
 	int runs;
+	uint32_t steps; /* of a case of a fused op, once fused */
 } conf_case;
 
 /* All cases, made once; *count of them. Free with cases_free. */

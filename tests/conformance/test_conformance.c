@@ -19,6 +19,8 @@
 #include <string.h>
 
 #define MAX_REPORTED 20
+/* Kernels that no case can reach yet, because no pass lays weights out in panels; their unit tests run them directly. */
+#define NOT_YET_REACHED "_panels"
 
 /* What a backend does not do: `never` by nature, or not yet. An entry that turns out to work fails the suite. */
 static const struct { const char *device, *op; knit_dtype dtype; bool never; const char *because; } refused[] = {
@@ -66,17 +68,19 @@ static bool feed(const case_build *b, knit_interp *oracle, device_run *device) {
 	return true;
 }
 
-static bool compare(const config *cfg, const case_build *b, const knit_interp *oracle, const knit_array *want,
-                    const double *got, size_t count) {
+static bool compare(const config *cfg, const case_build *b, int output, const knit_interp *oracle,
+                    const knit_array *want, const double *got, size_t count) {
+	const knit_tensor *t = output ? b->more[output - 1] : b->t;
+	const case_bound bound = output ? b->c->more[output - 1] : b->c->bound;
 	const knit_array *operands[CASE_TENSORS] = {0};
 	double *tolerance = calloc(count + 1, sizeof *tolerance);
 	char why[160];
 	bool ok = true;
 
 	for (int i = 0; i < CASE_TENSORS; ++i)
-		operands[i] = b->t[i].id ? knit__interp_value(oracle, b->t[i].id) : NULL;
-	if (b->c->bound)
-		b->c->bound(b->c, operands, want, tolerance);
+		operands[i] = t[i].id ? knit__interp_value(oracle, t[i].id) : NULL;
+	if (bound)
+		bound(b->c, operands, want, tolerance);
 	for (size_t i = 0; ok && i < count; ++i) {
 		/* A tolerance that is NaN or infinite belongs to an element that is. */
 		const double off = fabs(got[i] - want->data[i]);
@@ -84,8 +88,8 @@ static bool compare(const config *cfg, const case_build *b, const knit_interp *o
 
 		ok = both_nan || got[i] == want->data[i] || off <= tolerance[i];
 		if (!ok) {
-			snprintf(why, sizeof why, "element %zu is %.9g, needs %.9g within %.3g (off by %.3g)", i, got[i],
-			         want->data[i], tolerance[i], off);
+			snprintf(why, sizeof why, "output %d, element %zu is %.9g, needs %.9g within %.3g (off by %.3g)", output, i,
+			         got[i], want->data[i], tolerance[i], off);
 			say_failure(cfg, b->c, why);
 		}
 	}
@@ -93,30 +97,41 @@ static bool compare(const config *cfg, const case_build *b, const knit_interp *o
 	return ok;
 }
 
+static bool check_output(const config *cfg, const case_build *b, int output, const knit_interp *oracle,
+                         device_run *device) {
+	static const char *const names[CASE_OUTPUTS] = {"y", "y.1", "y.2"};
+	const knit_array *want;
+	size_t count = 0;
+
+	if (knit__interp_output(oracle, names[output], &want) != KNIT_OK) {
+		if (output == 0)
+			say_failure(cfg, b->c, "there is no output y");
+		return output > 0;
+	}
+	const double *got = device_run_output(device, names[output], &count);
+	if (!got || count != (size_t)knit__array_count(want)) {
+		say_failure(cfg, b->c, "an output has another size than the reference's");
+		return false;
+	}
+	return strcmp(cfg->device, "null") == 0 || compare(cfg, b, output, oracle, want, got, count);
+}
+
 static bool run_prepared(const config *cfg, case_build *b, knit_interp *oracle, device_run *device) {
 	knit_diag d = {0};
 
 	for (int run = 0; run < b->c->runs; ++run) {
-		const knit_array *want;
-		size_t count = 0;
-
 		case_feed(b, run);
 		if (!feed(b, oracle, device)) {
 			say_failure(cfg, b->c, "the inputs were not taken");
 			return false;
 		}
-		if (knit__interp_run(oracle, &d) != KNIT_OK || device_run_go(device, &d) != KNIT_OK ||
-		    knit__interp_output(oracle, "y", &want) != KNIT_OK) {
+		if (knit__interp_run(oracle, &d) != KNIT_OK || device_run_go(device, &d) != KNIT_OK) {
 			say_failure(cfg, b->c, d.text);
 			return false;
 		}
-		const double *got = device_run_output(device, "y", &count);
-		if (!got || count != (size_t)knit__array_count(want)) {
-			say_failure(cfg, b->c, "the output has another size than the reference's");
-			return false;
-		}
-		if (strcmp(cfg->device, "null") != 0 && !compare(cfg, b, oracle, want, got, count))
-			return false;
+		for (int output = 0; output < CASE_OUTPUTS; ++output)
+			if (!check_output(cfg, b, output, oracle, device))
+				return false;
 	}
 	return true;
 }
@@ -129,32 +144,65 @@ static void note_kernels(const device_run *device, bool *hit) {
 			hit[s->steps[i].kernel - 1] = true;
 }
 
-static bool run_case(const config *cfg, knit_context *ctx, const knit_backend *backend, knit_device *dev,
-                     const conf_case *c, bool *hit) {
-	case_build b;
+/* Cases of ops that passes make reach them by a graph of plain ops. */
+#define FUSIONS "fuse_linear,merge_siblings,fuse_norm,fuse_kv,fuse_elementwise"
+
+static bool is_fused(uint16_t op) {
+	return op >= KNIT_OP_LINEAR_LORA && op <= KNIT_OP_MAP;
+}
+
+static bool has_step(const device_run *device, uint16_t op) {
+	const knit_schedule *s = device_run_schedule(device);
+
+	for (uint32_t i = 0; i < s->step_count; ++i)
+		if (s->steps[i].op == op)
+			return true;
+	return false;
+}
+
+/* Once with the fusions, so that a fused op is met, and for these once without; other ops without. */
+static bool run_opened(const config *cfg, const knit_backend *backend, knit_device *dev, case_build *b, bool fuse,
+                       bool *hit) {
+	const conf_case *c = b->c;
 	knit_interp *oracle = NULL;
 	device_run *device = NULL;
 	knit_diag d = {0};
 	bool ok = false;
 
-	if (!case_open(&b, ctx, c)) {
-		knit_graph_status(b.g, &d);
+	if (knit__interp_create(b->g, 1, &oracle, &d) != KNIT_OK) {
 		say_failure(cfg, c, d.text);
-	} else if (knit__interp_create(b.g, 1, &oracle, &d) != KNIT_OK) {
-		say_failure(cfg, c, d.text);
-	} else if (device_run_create(b.g, backend, dev, NULL, &device, &d) != KNIT_OK) {
+	} else if (device_run_create(b->g, backend, dev, fuse ? NULL : FUSIONS, &device, &d) != KNIT_OK) {
 		ok = d.status == KNIT_ERR_UNSUPPORTED && is_refused(cfg, c);
 		if (!ok)
 			say_failure(cfg, c, d.text);
 	} else if (is_refused(cfg, c)) {
 		say_failure(cfg, c, "is listed as not supported, and works: take it off the list");
+	} else if (has_step(device, c->op) != (fuse || !is_fused(c->op))) {
+		say_failure(cfg, c, fuse ? "no step of this op was made" : "a step of this op was made though fusing is off");
+	} else if (fuse && device_run_schedule(device)->step_count != c->steps) {
+		say_failure(cfg, c, "more was left beside the fused step than should be");
 	} else {
 		if (hit)
 			note_kernels(device, hit);
-		ok = run_prepared(cfg, &b, oracle, device);
+		ok = run_prepared(cfg, b, oracle, device);
 	}
 	device_run_destroy(device);
 	knit__interp_destroy(oracle);
+	return ok;
+}
+
+static bool run_case(const config *cfg, knit_context *ctx, const knit_backend *backend, knit_device *dev,
+                     const conf_case *c, bool *hit) {
+	case_build b;
+	knit_diag d = {0};
+	bool ok = case_open(&b, ctx, c);
+
+	if (!ok) {
+		knit_graph_status(b.g, &d);
+		say_failure(cfg, c, d.text);
+	}
+	ok = ok && run_opened(cfg, backend, dev, &b, is_fused(c->op), hit);
+	ok = ok && (!is_fused(c->op) || run_opened(cfg, backend, dev, &b, false, hit));
 	case_close(&b);
 	return ok;
 }
@@ -206,7 +254,8 @@ static bool supported(knit_context *ctx, const knit_backend *backend, knit_devic
 		if (cases[i].op != op || cases[i].dtype != dtype)
 			continue;
 		const bool built = case_open(&b, ctx, &cases[i]);
-		any = built && device_run_create(b.g, backend, dev, NULL, &device, NULL) == KNIT_OK;
+		any = built && device_run_create(b.g, backend, dev, is_fused(op) ? NULL : FUSIONS, &device, NULL) == KNIT_OK &&
+		      (!is_fused(op) || has_step(device, op));
 		device_run_destroy(device);
 		case_close(&b);
 		break;
@@ -306,9 +355,13 @@ START_TEST(cpu_agrees_with_the_reference) {
 	}
 	if (best < KNIT_CPU_AVX512)
 		printf("SKIP: kernels above %s: this machine lacks the instructions\n", isas[best]);
-	for (uint32_t i = 0; i < knit__cpu_kernel_count; ++i)
-		ck_assert_msg(hit[i] || knit__cpu_kernels[i]->isa > best, "no case reaches kernel %s",
-		              knit__cpu_kernels[i]->name);
+	for (uint32_t i = 0; i < knit__cpu_kernel_count; ++i) {
+		const char *name = knit__cpu_kernels[i]->name;
+		const bool waits = strstr(name, NOT_YET_REACHED) != NULL;
+
+		ck_assert_msg(hit[i] || waits || knit__cpu_kernels[i]->isa > best, "no case reaches kernel %s", name);
+		ck_assert_msg(!hit[i] || !waits, "kernel %s is listed as not reached yet, and is: take it off the list", name);
+	}
 	free(hit);
 }
 END_TEST
