@@ -1,6 +1,7 @@
 /* A user of the installed library, compiled as C and as C++: builds y = 2 (a + b) and runs it. */
 #include <knit.h>
 #include <stdio.h>
+#include <string.h>
 
 int main(void) {
 	const float a[3] = {1.0f, 2.0f, 3.0f}, b[3] = {10.0f, 20.0f, 30.0f};
@@ -10,10 +11,12 @@ int main(void) {
 	knit_graph *g = NULL;
 	knit_program *program = NULL;
 	knit_session *session = NULL;
-	knit_compile_desc desc = {"cpu", NULL, 0, 0, NULL};
+	knit_compile_desc desc;
 	knit_dim n = knit_n(3);
 	int ok;
 
+	memset(&desc, 0, sizeof desc); /* zero is the default of every field, today's and later ones */
+	desc.device = "cpu";
 	diag.text[0] = 0;
 	ok = knit_context_create(NULL, &ctx) == KNIT_OK && knit_graph_create(ctx, &g) == KNIT_OK;
 	if (ok) {
