@@ -14,6 +14,9 @@ typedef struct knit_whole_file {
 	bool named; /* temporary exists */
 } knit_whole_file;
 
+/* For tests of what happens where files without names are not known. */
+extern bool knit__whole_file_names_only;
+
 /* IO with the path and what the system says; ARGUMENT where the path is there and no plain file. On failure *out is
  * cleared. */
 knit_status knit__whole_file_open(const knit_allocator *a, const char *path, knit_whole_file *out, knit_diag *d);

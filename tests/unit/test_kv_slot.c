@@ -278,6 +278,30 @@ START_TEST(a_long_run_in_a_ring) {
 }
 END_TEST
 
+/* A ring that holds window + tokens - 1 positions is just large enough. */
+START_TEST(rings_are_large_enough) {
+	for (int64_t ring = 30; ring <= 32; ++ring) {
+		knit_context *ctx;
+		knit_graph *g;
+		knit_diag d;
+
+		ck_assert_int_eq(knit_context_create(NULL, &ctx), KNIT_OK);
+		ck_assert_int_eq(knit_graph_create(ctx, &g), KNIT_OK);
+		const knit_dim n = knit_sym(g, "tokens", 1, TOKENS);
+		const knit_tensor q = knit_input(g, "q", KNIT_F32, 3, (knit_dim[]){n, {HEADS}, {DIM}});
+		const knit_tensor at = knit_input(g, "at", KNIT_I32, 1, &n);
+		const knit_state s = knit_state_define(g, KNIT_F16, 4, (knit_dim[]){{1}, {ring}, {KV_HEADS}, {DIM}}, "s");
+		const knit_attention_desc desc = {.window = WINDOW, .ring = ring};
+
+		knit_attention(g, q, knit_state_read(g, s), knit_state_read(g, s), at, at, &desc);
+		ck_assert_int_eq(knit_graph_status(g, &d), ring < WINDOW + TOKENS - 1 ? KNIT_ERR_ARGUMENT : KNIT_OK);
+		ck_assert(ring != 30 || strstr(d.text, "12 tokens in a run need 31") != NULL);
+		knit_graph_destroy(g);
+		knit_context_destroy(ctx);
+	}
+}
+END_TEST
+
 /* What would make a token lose cells of its own run, or write below the slot, is refused before any work. */
 START_TEST(a_run_may_not_go_round_itself) {
 	const knit_kv_desc desc = {.window = WINDOW, .sinks = 3};
@@ -323,7 +347,8 @@ END_TEST
 
 int main(void) {
 	const TTest *const tests[] = {rows_are_rounded_as_by_the_reference, rows_go_to_their_cells, descriptions_become_states,
-	                              a_long_run_in_a_ring, a_run_may_not_go_round_itself};
+	                              a_long_run_in_a_ring, rings_are_large_enough,
+	                              a_run_may_not_go_round_itself};
 
 	return suite_run("kv_slot", tests, (int)(sizeof tests / sizeof tests[0]));
 }
