@@ -73,33 +73,45 @@ static knit_status find_lives(planner *p, knit_diag *d) {
 
 /* ---- in place ----------------------------------------------------------------------------------------------------- */
 
-/* Whether output 0 of the step may lie on input 0: the op allows it, nobody reads input 0 afterwards or a second time
- * now, and both cover all of their storages with the same elements at the same places, at every size. An operand that
- * occurs twice (x + x) is left alone: kernels may take other operands to be apart from the result. */
-static bool takes_over(const planner *p, uint32_t at) {
-	const knit_graph *g = p->g;
-	const knit_node *n = &g->nodes[g->order[at]];
-	const knit_op_def *def = knit__op(n->op);
+/* An operand that occurs twice (x + x) is left alone: kernels may take other operands to be apart from the result. */
+bool knit__inplace_fits(const knit_graph *g, uint32_t node, uint32_t operand) {
+	const knit_node *n = &g->nodes[node];
+	const uint8_t flags = knit__op(n->op)->flags;
 	uint32_t uses = 0;
 
-	if (!(def->flags & KNIT_OP_INPLACE) || n->in_count == 0 || !n->in[0] || n->out_count == 0)
+	if (!(flags & KNIT_OP_INPLACE) || n->out_count == 0 || operand >= n->in_count || !n->in[operand])
+		return false;
+	if (operand > 1 || (operand == 1 && !(flags & KNIT_OP_COMMUTATIVE)))
 		return false;
 
-	const knit_value *in = knit__value(g, n->in[0]), *out = knit__value(g, n->out[0]);
+	const knit_value *in = knit__value(g, n->in[operand]), *out = knit__value(g, n->out[0]);
+	const knit_storage *from = &g->storages[in->storage], *to = &g->storages[out->storage];
 
-	if (!in_arena(p, in->storage) || !in_arena(p, out->storage) || p->lives[in->storage].last != at)
+	if (from->kind != KNIT_STORAGE_TEMP || to->kind != KNIT_STORAGE_TEMP || from->max_bytes != to->max_bytes)
 		return false;
-	if (in->dtype != out->dtype || in->layout != out->layout || in->rank != out->rank ||
-	    p->bytes[in->storage] != p->bytes[out->storage])
+	if (in->dtype != out->dtype || in->layout != out->layout || in->rank != out->rank)
 		return false;
 	for (uint32_t i = 0; i < in->rank; ++i)
 		if (!knit__dim_equal(in->dims[i], out->dims[i]))
 			return false;
-	if (in->offset.v != 0 || out->view_of || !knit__value_contiguous(g, n->in[0]))
+	if (in->offset.v != 0 || out->view_of || !knit__value_contiguous(g, n->in[operand]))
 		return false;
 	for (uint32_t i = 0; i < n->in_count; ++i)
 		uses += n->in[i] && g->values[n->in[i]].storage == in->storage;
 	return uses == 1;
+}
+
+/* Nobody reads input 0 after the step, and its bytes are as many in this bucket too. */
+static bool takes_over(const planner *p, uint32_t at) {
+	const knit_graph *g = p->g;
+	const knit_node *n = &g->nodes[g->order[at]];
+
+	if (!knit__inplace_fits(g, g->order[at], 0))
+		return false;
+
+	const uint32_t in = g->values[n->in[0]].storage, out = g->values[n->out[0]].storage;
+
+	return p->lives[in].last == at && p->bytes[in] == p->bytes[out];
 }
 
 /* Gives every storage of the arena a slot, in the order of the steps: the slot of an operand or a new one. */

@@ -26,6 +26,11 @@ typedef struct knit_memory_plan {
 	uint32_t inplace_count;
 } knit_memory_plan;
 
+/* Whether output 0 of a node may lie on this operand if nobody reads it afterwards: the op allows it, and both cover all
+ * of their storages with the same elements at the same places, at every size. Operand 1 of an op that commutes would have
+ * to become operand 0. */
+bool knit__inplace_fits(const knit_graph *g, uint32_t node, uint32_t operand);
+
 /* scratch_bytes: one per position in g->order, may be NULL. */
 knit_status knit__memory_plan_create(const knit_graph *g, const knit_bounds *bounds, const uint64_t *scratch_bytes,
                                      uint64_t align, knit_memory_plan *out, knit_diag *d);

@@ -1,6 +1,8 @@
 /* Puts the nodes into an execution order: what a node reads comes before it, and so do all readers of a state's version
- * before the write that makes the next one. Stable: an order that is valid stays as it is. */
-#include "../pass.h"
+ * before the write that makes the next one. A valid order stays as it is, unless order_peak.c finds one in which fewer
+ * bytes are alive at once. Operands of ops that commute are swapped where only the second one dies, so that the result
+ * can take its place. */
+#include "order.h"
 
 typedef struct reader { uint32_t node, next; } reader;
 
@@ -72,8 +74,74 @@ static bool place(sorter *s, uint32_t id) {
 	return true;
 }
 
+/* ---- operands ----------------------------------------------------------------------------------------------------- */
+
+/* last: per storage, the position of its last reader. */
+static void find_last_readers(const knit_graph *g, uint32_t *last) {
+	for (uint32_t i = 0; i < g->order_count; ++i) {
+		const knit_node *n = &g->nodes[g->order[i]];
+
+		for (int k = 0; k < n->in_count; ++k)
+			if (n->in[k])
+				last[g->values[n->in[k]].storage] = i;
+	}
+	for (uint32_t i = 0; i < g->output_count; ++i)
+		last[g->values[g->outputs[i].value].storage] = g->order_count;
+}
+
+static bool same_type(const knit_graph *g, uint32_t a, uint32_t b) {
+	const knit_value *x = knit__value(g, a), *y = knit__value(g, b);
+
+	if (x->dtype != y->dtype || x->rank != y->rank)
+		return false;
+	for (int i = 0; i < x->rank; ++i)
+		if (!knit__dim_equal(x->dims[i], y->dims[i]))
+			return false;
+	return true;
+}
+
+static uint32_t swap_operands(knit_graph *g, const uint32_t *last) {
+	uint32_t changes = 0;
+
+	for (uint32_t i = 0; i < g->order_count; ++i) {
+		knit_node *n = &g->nodes[g->order[i]];
+		const uint32_t first = n->in[0], second = n->in[1];
+
+		if (!knit__inplace_fits(g, g->order[i], 1) || last[g->values[second].storage] != i)
+			continue;
+		if (!first || (knit__inplace_fits(g, g->order[i], 0) && last[g->values[first].storage] == i))
+			continue;
+		if (!same_type(g, first, second)) /* a vector that is repeated stays second */
+			continue;
+		n->in[0] = second;
+		n->in[1] = first;
+		++changes;
+	}
+	return changes;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+
+static knit_status sort(sorter *s, knit_diag *d) {
+	for (uint32_t i = 0; i < s->g->order_count; ++i)
+		if (!place(s, s->g->order[i]))
+			return knit__fail(d, KNIT_ERR_INTERNAL, s->g->order[i], "order: node %u waits for itself", s->g->order[i]);
+	return KNIT_OK;
+}
+
+static uint32_t take_order(knit_graph *g, const uint32_t *order) {
+	uint32_t changes = 0;
+
+	for (uint32_t i = 0; i < g->order_count; ++i) {
+		changes += g->order[i] != order[i];
+		g->order[i] = order[i];
+	}
+	return changes;
+}
+
 knit_status knit__pass_order(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d) {
 	const size_t readers = (size_t)g->order_count * KNIT_MAX_IN + 1;
+	uint32_t *last = knit__alloc_array(g->a, g->storage_count, sizeof *last);
 	sorter s = {.g = g,
 	            .first = knit__alloc_array(g->a, g->value_count, sizeof *s.first),
 	            .readers = knit__alloc_array(g->a, readers, sizeof *s.readers),
@@ -83,18 +151,20 @@ knit_status knit__pass_order(knit_graph *g, const knit_target *t, uint32_t *chan
 	knit_status status = KNIT_OK;
 
 	(void)t;
-	if (s.first && s.readers && s.mark && s.stack && s.out) {
+	if (last && s.first && s.readers && s.mark && s.stack && s.out) {
 		note_readers(&s);
-		for (uint32_t i = 0; i < g->order_count && status == KNIT_OK; ++i)
-			if (!place(&s, g->order[i]))
-				status = knit__fail(d, KNIT_ERR_INTERNAL, g->order[i], "order: node %u waits for itself", g->order[i]);
-		for (uint32_t i = 0; i < g->order_count && status == KNIT_OK; ++i) {
-			*changes += g->order[i] != s.out[i];
-			g->order[i] = s.out[i];
+		status = sort(&s, d);
+		if (status == KNIT_OK)
+			status = knit__order_lower_peak(g, s.out, d);
+		if (status == KNIT_OK) {
+			*changes += take_order(g, s.out);
+			find_last_readers(g, last);
+			*changes += swap_operands(g, last);
 		}
 	} else {
 		status = knit__fail_memory(d, "order", readers * sizeof *s.readers);
 	}
+	knit__free(g->a, last, g->storage_count * sizeof *last);
 	knit__free(g->a, s.first, g->value_count * sizeof *s.first);
 	knit__free(g->a, s.readers, readers * sizeof *s.readers);
 	knit__free(g->a, s.mark, g->node_count * sizeof *s.mark);
