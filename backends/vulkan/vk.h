@@ -1,0 +1,95 @@
+/* Owns what the files of the Vulkan backend share: the device, its buffers, and who does what. Nothing here is seen
+ * outside of this folder. */
+#ifndef KNIT_VK_H
+#define KNIT_VK_H
+
+#include "../backend.h"
+#include "vk_kernel.h"
+#include "vk_load.h" /* the API's types, and knit_vk_api: the functions, loaded at run time */
+
+#include <pthread.h>
+
+struct knit_device {
+	knit_allocator a;
+	knit_vk_api vk; /* this device's functions */
+	VkInstance instance;
+	VkPhysicalDevice physical;
+	VkDevice device;
+	VkQueue queue;
+	uint32_t queue_family;
+	VkPhysicalDeviceProperties properties;
+	VkPhysicalDeviceMemoryProperties memory;
+	knit_vk_caps kernel_caps;
+	knit_caps caps;
+	bool timing;         /* KNIT_TIMES=1: plans record timestamps */
+	bool update_after_bind; /* descriptors of recorded commands may be exchanged */
+	pthread_mutex_t queue_lock; /* of the queue, the staging buffer and `lost` */
+	bool lost;           /* VK_ERROR_DEVICE_LOST was seen: everything on this device gives DEVICE from then on */
+	struct knit_vk_staging *staging;     /* vk_memory.c */
+	struct knit_vk_pipelines *pipelines; /* vk_pipeline.c */
+};
+
+struct knit_buffer {
+	VkBuffer buffer;
+	VkDeviceMemory memory;
+	uint64_t bytes;
+	void *mapped; /* host-visible memory stays mapped; NULL: through the staging buffer */
+	bool coherent, imported;
+	knit_buffer_use use;
+};
+
+/* vk_device.c: opening and closing. The status for a VkResult: MEMORY, DEVICE (and `lost` is set), INTERNAL; OK for
+ * VK_SUCCESS. The text names the call. */
+knit_status knit__vk_status(knit_device *dev, VkResult result, const char *what, knit_diag *d);
+
+/* vk_memory.c: memory of a wanted kind, mapped where that is possible. Kinds: the device's own; the host's, which the
+ * device can read (IO, parameters, staging). MEMORY with what was asked and what there is. */
+typedef enum knit_vk_memory_kind { KNIT_VK_LOCAL = 1, KNIT_VK_HOST } knit_vk_memory_kind;
+knit_status knit__vk_buffer_make(knit_device *dev, knit_vk_memory_kind kind, VkBufferUsageFlags usage, uint64_t bytes,
+                                 knit_buffer **out, knit_diag *d);
+void knit__vk_buffer_free(knit_device *dev, knit_buffer *b);
+knit_status knit__vk_staging_make(knit_device *dev, knit_diag *d);
+void knit__vk_staging_free(knit_device *dev);
+
+/* The functions of the backend table that live there. */
+knit_status knit__vk_buffer_create(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out);
+knit_status knit__vk_buffer_import(knit_device *dev, const void *host, uint64_t bytes, knit_buffer **out);
+knit_status knit__vk_buffer_write(knit_device *dev, knit_buffer *buf, uint64_t at, const void *src, uint64_t bytes);
+knit_status knit__vk_buffer_read(knit_device *dev, knit_buffer *buf, uint64_t at, void *dst, uint64_t bytes);
+knit_status knit__vk_buffer_clear(knit_device *dev, knit_buffer *buf);
+
+/* vk_pipeline.c: pipelines made on first use, by shader, constants and subgroup size; shared by all plans of a device.
+ * The driver's cache is kept in a file (KNIT_CACHE, else the user's cache folder); a lost or corrupt one is ignored and
+ * written anew. */
+typedef struct knit_vk_pipeline {
+	VkPipeline pipeline;
+	VkPipelineLayout layout;
+	VkDescriptorSetLayout set_layout;
+	uint8_t binding_count; /* storage buffers; the uniform block at binding 0 is not counted */
+} knit_vk_pipeline;
+knit_status knit__vk_pipelines_make(knit_device *dev, knit_diag *d);
+void knit__vk_pipelines_free(knit_device *dev);
+knit_status knit__vk_pipeline(knit_device *dev, const knit_vk_dispatch *want, const knit_vk_pipeline **out, knit_diag *d);
+
+/* vk_select.c */
+knit_kernel knit__vk_select(const knit_device *dev, const knit_node_view *node);
+uint64_t knit__vk_scratch(const knit_device *dev, knit_kernel kernel, const knit_node_view *node);
+
+/* vk_plan.c */
+knit_status knit__vk_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
+                                 knit_diag *d);
+void knit__vk_plan_destroy(knit_device *dev, knit_plan *plan);
+knit_status knit__vk_plan_rebind(knit_plan *plan, uint32_t buffer, knit_buffer *buf);
+knit_status knit__vk_plan_submit(knit_plan *plan, const int64_t *symbols);
+knit_status knit__vk_plan_wait(knit_plan *plan, uint64_t timeout_ns);
+size_t knit__vk_plan_times(const knit_plan *plan, knit_step_time *out, size_t cap);
+
+/* What plans have done so far on this device, for tests and the bench: nothing of it may grow per token but submits. */
+typedef struct knit_vk_counters {
+	uint64_t submits, records, descriptor_writes, parameter_writes, allocations, pipelines, barriers;
+} knit_vk_counters;
+const knit_vk_counters *knit__vk_counters(const knit_device *dev);
+
+extern const knit_backend knit__vulkan_backend;
+
+#endif
