@@ -9,6 +9,13 @@
 
 #include <pthread.h>
 
+/* What plans have done so far on this device, for tests and the bench: nothing of it may grow per token but submits and
+ * the two times, which are of the calling thread's clock: in knit__vk_plan_submit, and asleep until the device was done. */
+typedef struct knit_vk_counters {
+	uint64_t submits, records, descriptor_writes, parameter_writes, allocations, pipelines, barriers;
+	uint64_t submit_ns, wait_ns;
+} knit_vk_counters;
+
 struct knit_device {
 	knit_allocator a;
 	knit_vk_api vk; /* this device's functions */
@@ -27,6 +34,7 @@ struct knit_device {
 	bool lost;           /* VK_ERROR_DEVICE_LOST was seen: everything on this device gives DEVICE from then on */
 	struct knit_vk_staging *staging;     /* vk_memory.c */
 	struct knit_vk_pipelines *pipelines; /* vk_pipeline.c */
+	knit_vk_counters counters;           /* see knit__vk_count */
 };
 
 struct knit_buffer {
@@ -84,11 +92,9 @@ knit_status knit__vk_plan_submit(knit_plan *plan, const int64_t *symbols);
 knit_status knit__vk_plan_wait(knit_plan *plan, uint64_t timeout_ns);
 size_t knit__vk_plan_times(const knit_plan *plan, knit_step_time *out, size_t cap);
 
-/* What plans have done so far on this device, for tests and the bench: nothing of it may grow per token but submits. */
-typedef struct knit_vk_counters {
-	uint64_t submits, records, descriptor_writes, parameter_writes, allocations, pipelines, barriers;
-} knit_vk_counters;
 const knit_vk_counters *knit__vk_counters(const knit_device *dev);
+/* Plans of several sessions count at once. */
+static inline void knit__vk_count(uint64_t *counter, uint64_t by) { __atomic_fetch_add(counter, by, __ATOMIC_RELAXED); }
 
 extern const knit_backend knit__vulkan_backend;
 
