@@ -1,0 +1,7 @@
+# The only list of shader variants, a row each:
+#   name | source | defines | needs
+# name: what kernels ask for. source: in this folder. defines: NAME=VALUE words. needs: words of what a device must offer
+# beyond the baseline: dot coopmat subgroup_control (KNIT_VK_* in backends/vulkan/vk_kernel.h).
+set(KNIT_SHADER_VARIANTS
+	"gather | gather.comp | |"
+)
