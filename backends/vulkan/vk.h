@@ -6,8 +6,11 @@
 #include "../backend.h"
 #include "vk_kernel.h"
 #include "vk_load.h" /* the API's types, and knit_vk_api: the functions, loaded at run time */
+#include "vk_probe.h"
+#include "vulkan.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* What plans have done so far on this device, for tests and the bench: nothing of it may grow per token but submits and
  * the two times, which are of the calling thread's clock: in knit__vk_plan_submit, and asleep until the device was done. */
@@ -19,6 +22,8 @@ typedef struct knit_vk_counters {
 struct knit_device {
 	knit_allocator a;
 	knit_vk_api vk; /* this device's functions */
+	knit_vk_instance host; /* what validation's messages come through */
+	knit_vk_probe probe;   /* all that is known of the physical device */
 	VkInstance instance;
 	VkPhysicalDevice physical;
 	VkDevice device;
@@ -30,8 +35,9 @@ struct knit_device {
 	knit_caps caps;
 	bool timing;         /* KNIT_TIMES=1: plans record timestamps */
 	bool update_after_bind; /* descriptors of recorded commands may be exchanged */
-	pthread_mutex_t queue_lock; /* of the queue, the staging buffer and `lost` */
-	bool lost;           /* VK_ERROR_DEVICE_LOST was seen: everything on this device gives DEVICE from then on */
+	uint32_t pipeline_subgroup; /* the subgroup size that a pipeline requires where its dispatch asks for none; 0: none */
+	pthread_mutex_t queue_lock; /* of the queue and the staging buffer */
+	atomic_bool lost;    /* VK_ERROR_DEVICE_LOST was seen: everything on this device gives DEVICE from then on */
 	struct knit_vk_staging *staging;     /* vk_memory.c */
 	struct knit_vk_pipelines *pipelines; /* vk_pipeline.c */
 	knit_vk_counters counters;           /* see knit__vk_count */
@@ -46,9 +52,12 @@ struct knit_buffer {
 	knit_buffer_use use;
 };
 
-/* vk_device.c: opening and closing. The status for a VkResult: MEMORY, DEVICE (and `lost` is set), INTERNAL; OK for
+/* vk_device.c: opening and closing. The status for a VkResult: MEMORY; DEVICE (of a lost device `lost` is set); OK for
  * VK_SUCCESS. The text names the call. */
 knit_status knit__vk_status(knit_device *dev, VkResult result, const char *what, knit_diag *d);
+knit_status knit__vk_enumerate(const knit_context_desc *host, knit_device_info *out, size_t cap, size_t *count);
+knit_status knit__vk_open(uint32_t index, const knit_context_desc *host, knit_device **out, knit_diag *d);
+void knit__vk_close(knit_device *dev);
 
 /* vk_memory.c: memory of a wanted kind, mapped where that is possible. Kinds: the device's own; the host's, which the
  * device can read (IO, parameters, staging). MEMORY with what was asked and what there is. */
@@ -96,6 +105,6 @@ const knit_vk_counters *knit__vk_counters(const knit_device *dev);
 /* Plans of several sessions count at once. */
 static inline void knit__vk_count(uint64_t *counter, uint64_t by) { __atomic_fetch_add(counter, by, __ATOMIC_RELAXED); }
 
-extern const knit_backend knit__vulkan_backend;
+
 
 #endif
