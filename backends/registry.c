@@ -3,6 +3,7 @@
 #include "device.h"
 #include "guard.h"
 #include "null/null.h"
+#include "vulkan/vulkan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #define MAX_DEVICES 16 /* looked at per backend */
 
 /* "Best" is the first available one. */
-static const knit_backend *const backends[] = {&knit__cpu_backend, &knit__null_backend};
+static const knit_backend *const backends[] = {&knit__cpu_backend, &knit__vulkan_backend, &knit__null_backend};
 
 const knit_backend *knit__backend_at(size_t index) {
 	return index < sizeof backends / sizeof backends[0] ? backends[index] : NULL;

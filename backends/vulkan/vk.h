@@ -105,6 +105,4 @@ const knit_vk_counters *knit__vk_counters(const knit_device *dev);
 /* Plans of several sessions count at once. */
 static inline void knit__vk_count(uint64_t *counter, uint64_t by) { __atomic_fetch_add(counter, by, __ATOMIC_RELAXED); }
 
-
-
 #endif

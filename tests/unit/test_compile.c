@@ -48,17 +48,21 @@ static void refuse(const knit_graph *g, const knit_compile_desc *desc, knit_stat
 }
 
 START_TEST(devices_are_listed) {
-	knit_device_info info[8];
-	size_t count;
+	knit_device_info info[24];
+	size_t count, again;
 
 	ck_assert_int_eq(knit_devices(ctx, NULL, 0, &count), KNIT_OK);
-	ck_assert_uint_eq(count, 2);
-	ck_assert_int_eq(knit_devices(ctx, info, 1, &count), KNIT_OK);
-	ck_assert_uint_eq(count, 2);
+	ck_assert_uint_ge(count, 3); /* the Vulkan devices of this machine, or one entry that says why there is none */
+	ck_assert_uint_le(count, 24);
+	ck_assert_int_eq(knit_devices(ctx, info, 1, &again), KNIT_OK);
+	ck_assert_uint_eq(again, count);
 	ck_assert_str_eq(info[0].id, "cpu");
-	ck_assert_int_eq(knit_devices(ctx, info, 8, &count), KNIT_OK);
-	ck_assert_str_eq(info[1].id, "null");
-	ck_assert(info[0].available && info[1].available);
+	ck_assert_int_eq(knit_devices(ctx, info, 24, &again), KNIT_OK);
+	ck_assert_uint_eq(again, count);
+	ck_assert_int_eq(strncmp(info[1].id, "vulkan", 6), 0);
+	ck_assert(info[1].detail[0] != '\0');
+	ck_assert_str_eq(info[count - 1].id, "null");
+	ck_assert(info[0].available && info[count - 1].available);
 	ck_assert_uint_gt(info[0].memory_bytes, 0);
 	ck_assert_ptr_nonnull(strstr(info[0].detail, "2 threads"));
 	ck_assert_int_eq(knit_devices(NULL, info, 8, &count), KNIT_ERR_ARGUMENT);
@@ -80,7 +84,7 @@ START_TEST(devices_open_by_id) {
 END_TEST
 
 START_TEST(unknown_devices) {
-	refuse(graph, &(knit_compile_desc){.device = "vulkan:7"}, KNIT_ERR_NOT_FOUND, "use one of cpu, null");
+	refuse(graph, &(knit_compile_desc){.device = "vulkan:7"}, KNIT_ERR_NOT_FOUND, "use one of cpu, ");
 	refuse(graph, &(knit_compile_desc){.device = "cpu:1"}, KNIT_ERR_NOT_FOUND, "cpu:1");
 	refuse(graph, &(knit_compile_desc){.device = "cpu:"}, KNIT_ERR_NOT_FOUND, "cpu:");
 	refuse(graph, &(knit_compile_desc){.device = "cpu:99999999999999999999"}, KNIT_ERR_NOT_FOUND, "cpu:9");
