@@ -4,4 +4,5 @@
 # beyond the baseline: dot coopmat subgroup_control (KNIT_VK_* in backends/vulkan/vk_kernel.h).
 set(KNIT_SHADER_VARIANTS
 	"gather | gather.comp | |"
+	"map | map.comp | |"
 )

@@ -3,6 +3,12 @@
 
 const knit_vk_kernel *const knit__vk_kernels[] = {
 	&knit__vk_gather,
+	&knit__vk_map,
+	&knit__vk_add,
+	&knit__vk_mul,
+	&knit__vk_scale,
+	&knit__vk_silu,
+	&knit__vk_gelu,
 };
 
 const uint32_t knit__vk_kernel_count = sizeof knit__vk_kernels / sizeof knit__vk_kernels[0];

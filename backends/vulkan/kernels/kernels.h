@@ -4,6 +4,7 @@
 
 #include "../vk_kernel.h"
 
-extern const knit_vk_kernel knit__vk_gather;
+extern const knit_vk_kernel knit__vk_gather, knit__vk_map, knit__vk_add, knit__vk_mul, knit__vk_scale, knit__vk_silu,
+	knit__vk_gelu;
 
 #endif
