@@ -158,6 +158,8 @@ knit_status knit__passes_run(knit_graph *g, const knit_target *target, const cha
 	bool off[PASS_COUNT] = {false};
 	knit_status status = read_list(disable, off, d);
 
+	if (status == KNIT_OK)
+		status = read_list(getenv("KNIT_PASSES_OFF"), off, d);
 	for (size_t i = 0; i < PASS_COUNT && status == KNIT_OK; ++i)
 		if (!off[i])
 			status = run_checked(g, target, &passes[i], deeply, d);

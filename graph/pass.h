@@ -19,9 +19,10 @@ typedef struct knit_pass {
 const knit_pass *knit__pass_at(size_t index);
 const knit_pass *knit__pass_find(const char *name);
 
-/* disable: comma-separated names or NULL; ARGUMENT for an unknown or required one. Environment: KNIT_DUMP=<name> prints
- * the graph before and after that pass to stderr; KNIT_CHECK=1 validates, prints, parses and re-prints after each pass
- * and compares interp before and after on random inputs (debug builds always validate). */
+/* disable: comma-separated names or NULL; ARGUMENT for an unknown or required one. Environment: KNIT_PASSES_OFF is a list
+ * of the same kind, which is added to it; KNIT_DUMP=<name> prints the graph before and after that pass to stderr;
+ * KNIT_CHECK=1 validates, prints, parses and re-prints after each pass and compares interp before and after on random
+ * inputs (debug builds always validate). */
 knit_status knit__passes_run(knit_graph *g, const knit_target *target, const char *disable, knit_diag *d);
 
 knit_status knit__pass_canonicalise(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);

@@ -315,7 +315,8 @@ typedef struct knit_compile_desc {
 	const knit_bucket *buckets; /* all on one symbol, not overlapping; none: one program for the whole range */
 	size_t bucket_count;
 	uint64_t memory_limit;      /* bytes for weights, states and arena together; 0: no limit */
-	const char *disable_passes; /* comma-separated pass names, for tests and bug reports; NULL: none */
+	const char *disable_passes; /* comma-separated pass names, for tests and bug reports; NULL: none. The environment variable
+	                             * KNIT_PASSES_OFF adds to them */
 	bool plan_only;             /* for the figures alone: no weight is made resident, no session can be made */
 } knit_compile_desc;
 

@@ -353,5 +353,9 @@ int main(void) {
 								  golden_lora_in_a_slot_with_each_pass_off, two_sequences_two_adapters,
 								  wrong_slots_are_refused, adapters_that_do_not_fit};
 
+	const TTest *const quick[] = {golden_lora_bound, golden_lora_in_a_slot, two_sequences_two_adapters};
+
+	if (suite_quick())
+		return suite_run("adapters", quick, sizeof quick / sizeof *quick);
 	return suite_run("adapters", tests, sizeof tests / sizeof *tests);
 }

@@ -199,5 +199,10 @@ int main(void) {
 								  two_sequences_equal_each_alone, a_used_slot_gives_the_same_answers,
 								  each_pass_can_be_off,           endless_text_goes_on_from_its_second_half};
 
+	const TTest *const quick[] = {prefill_equals_token_by_token, two_sequences_equal_each_alone,
+								  a_used_slot_gives_the_same_answers};
+
+	if (suite_quick())
+		return suite_run("equalities", quick, sizeof quick / sizeof *quick);
 	return suite_run("equalities", tests, sizeof tests / sizeof *tests);
 }

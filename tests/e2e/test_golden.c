@@ -160,5 +160,9 @@ int main(void) {
 	const TTest *const tests[] = {greedy_text_of_256_steps, greedy_text_of_llama2xs, logits_of_stories260K,
 								  logits_of_llama2xs, published_samples_exactly};
 
+	const TTest *const quick[] = {greedy_text_of_256_steps, logits_of_stories260K, logits_of_llama2xs};
+
+	if (suite_quick())
+		return suite_run("golden", quick, sizeof quick / sizeof *quick);
 	return suite_run("golden", tests, sizeof tests / sizeof *tests);
 }

@@ -259,5 +259,9 @@ int main(void) {
 		a_weight_shows_its_visits,
 	};
 
+	const TTest *const quick[] = {the_page_stands_alone};
+
+	if (suite_quick())
+		return suite_run("plan_html", quick, sizeof quick / sizeof *quick);
 	return suite_run("plan_html", tests, sizeof tests / sizeof *tests);
 }

@@ -152,5 +152,9 @@ int main(void) {
 	const TTest *const tests[] = {malformed_files, foreign_files, truncated_real_file,
 								  separate_head_is_said_to_be_stored_once, command_repeats_golden_figures};
 
+	const TTest *const quick[] = {command_repeats_golden_figures};
+
+	if (suite_quick())
+		return suite_run("robustness", quick, sizeof quick / sizeof *quick);
 	return suite_run("robustness", tests, sizeof tests / sizeof *tests);
 }

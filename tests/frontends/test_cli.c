@@ -337,5 +337,9 @@ int main(void) {
 		examples_run,
 	};
 
+	const TTest *const quick[] = {run_writes_text_and_figures, run_as_json, eval_measures, examples_run};
+
+	if (suite_quick())
+		return suite_run("cli", quick, sizeof quick / sizeof *quick);
 	return suite_run("cli", tests, sizeof tests / sizeof *tests);
 }

@@ -159,5 +159,9 @@ int main(void) {
 		options_are_taken_or_refused,
 	};
 
+	const TTest *const quick[] = {text_says_it_all, the_plan_is_what_runs};
+
+	if (suite_quick())
+		return suite_run("cli_plan", quick, sizeof quick / sizeof *quick);
 	return suite_run("cli_plan", tests, sizeof tests / sizeof *tests);
 }

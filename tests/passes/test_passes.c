@@ -516,6 +516,45 @@ START_TEST(the_environment_shows_and_checks) {
 }
 END_TEST
 
+/* KNIT_PASSES_OFF is added to what the caller switches off. */
+START_TEST(the_environment_switches_off) {
+	static const struct { const char *value, *disable; bool elementwise, cse; } rows[] = {
+		{NULL, NULL, true, true},
+		{"", NULL, true, true},
+		{"fuse_elementwise", NULL, false, true},
+		{NULL, "fuse_elementwise", false, true},
+		{"fuse_elementwise", "cse", false, false},
+		{" cse,, fuse_elementwise", "cse", false, false},
+	};
+	static const char text[] =
+		"knit-ir 1\ns1 = input \"x\" f32 32 bytes\n%1 = input s1 : f32 [8]\n%2 = silu %1 : f32 [8]\n%3 = scale %2 {s=2} : f32 [8]\n"
+		"%4 = silu %1 : f32 [8]\n%5 = scale %4 {s=2} : f32 [8]\ninput \"x\" = %1\noutput \"y\" = %3\noutput \"z\" = %5\n";
+	knit_graph *g;
+	knit_diag d = {0};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
+		ck_assert_msg(knit__parse_text(ctx, text, &g, &d) == KNIT_OK, "%s", d.text);
+		if (rows[i].value)
+			setenv("KNIT_PASSES_OFF", rows[i].value, 1);
+		const knit_status status = knit__passes_run(g, NULL, rows[i].disable, &d);
+		unsetenv("KNIT_PASSES_OFF");
+		ck_assert_msg(status == KNIT_OK, "%s", d.text);
+		char *after = print(g);
+		ck_assert_msg((strstr(after, "= map") != NULL) == rows[i].elementwise, "row %zu:\n%s", i, after);
+		const char *const chain = rows[i].elementwise ? "= map" : "= silu", *const first = strstr(after, chain);
+		ck_assert_msg((strstr(first + 1, chain) == NULL) == rows[i].cse, "row %zu:\n%s", i, after);
+		free(after);
+		knit_graph_destroy(g);
+	}
+	ck_assert_int_eq(knit__parse_text(ctx, text, &g, &d), KNIT_OK);
+	setenv("KNIT_PASSES_OFF", "cse,nothing", 1);
+	ck_assert_int_eq(knit__passes_run(g, NULL, NULL, &d), KNIT_ERR_ARGUMENT);
+	unsetenv("KNIT_PASSES_OFF");
+	ck_assert_msg(strstr(d.text, "\"nothing\"") != NULL, "%s", d.text);
+	knit_graph_destroy(g);
+}
+END_TEST
+
 /* ---- the checks themselves --------------------------------------------------------------------------------------- */
 
 /* The oracle must see what a wrong pass could do. */
@@ -629,6 +668,7 @@ int main(void) {
 	tcase_add_test(c, fusions_are_disabled_by_name);
 	tcase_add_test(c, wrong_names_are_refused);
 	tcase_add_test(c, the_environment_shows_and_checks);
+	tcase_add_test(c, the_environment_switches_off);
 	tcase_add_test(c, differences_are_found);
 	tcase_add_test(c, failed_allocations_are_reported);
 	suite_add_tcase(s, c);

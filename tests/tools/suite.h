@@ -3,6 +3,24 @@
 #define KNIT_TEST_SUITE_H
 
 #include <check.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Whether only what depends on what is computed should run, and little of it: the programs run once more for each pass that
+ * can be off (e2e/test_passes_off.c). */
+static inline bool suite_quick(void) {
+	const char *set = getenv("KNIT_TEST_QUICK");
+
+	return set && strcmp(set, "1") == 0;
+}
+
+/* Whether KNIT_PASSES_OFF is this pass. */
+static inline bool suite_pass_is_off(const char *name) {
+	const char *set = getenv("KNIT_PASSES_OFF");
+
+	return set && strcmp(set, name) == 0;
+}
 
 /* Runs the tests in this process (sanitizers and debuggers see them) unless CK_FORK=yes. Returns the exit code. */
 static inline int suite_run(const char *name, const TTest *const *tests, int count) {
