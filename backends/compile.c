@@ -93,22 +93,31 @@ static bool check_wanted(void) {
 #endif
 }
 
-/* A session has one set of buffers for all buckets, so all but the arena must agree. */
+/* A session has one set of buffers for all buckets, so all but the arenas must agree. */
 static bool same_buffers(const knit_schedule *a, const knit_schedule *b) {
 	if (a->buffer_count != b->buffer_count || a->arena_buffer != b->arena_buffer)
 		return false;
 	for (uint32_t i = 0; i < a->buffer_count; ++i) {
 		const knit_buffer_desc *const x = &a->buffers[i], *const y = &b->buffers[i];
-		if (x->use != y->use || x->storage != y->storage || (i != a->arena_buffer && x->bytes != y->bytes))
+		if (x->use != y->use || x->storage != y->storage || (x->use != KNIT_BUFFER_ARENA && x->bytes != y->bytes))
 			return false;
 	}
 	return true;
 }
 
 static knit_status schedules_make(knit_program *p, knit_diag *d) {
+	uint32_t arenas = 1;
+
+	for (uint32_t i = 0; i < p->bucket_count; ++i) {
+		knit_schedule **const s = &p->buckets[i].schedule;
+		const knit_status status = knit__schedule_create(p->graph, &p->buckets[i].bounds, &p->device->target, s, d);
+		if (status != KNIT_OK)
+			return status;
+		arenas = (*s)->arena_count > arenas ? (*s)->arena_count : arenas;
+	}
 	for (uint32_t i = 0; i < p->bucket_count; ++i) {
 		knit_program_bucket *const b = &p->buckets[i];
-		knit_status status = knit__schedule_create(p->graph, &b->bounds, &p->device->target, &b->schedule, d);
+		knit_status status = knit__schedule_add_arenas(b->schedule, arenas, d);
 		if (status == KNIT_OK && check_wanted())
 			status = knit__memory_check(b->schedule, &p->a, d);
 		if (status == KNIT_OK && !same_buffers(p->buckets[0].schedule, b->schedule))

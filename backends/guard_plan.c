@@ -65,10 +65,14 @@ static knit_status operand_check(knit_device *dev, const knit_schedule *s, uint3
 static knit_status steps_check(knit_device *dev, const knit_schedule *s) {
 	for (uint32_t i = 0; i < s->step_count; ++i) {
 		const knit_step *const step = &s->steps[i];
-		const uint64_t arena = s->buffers[s->arena_buffer].bytes;
 
 		if (step->kernel == 0)
 			return knit__guard_fault(dev, "plan_create: step %u has no kernel", i);
+		if (step->scratch_bytes && (step->scratch_buffer >= s->buffer_count ||
+		                            s->buffers[step->scratch_buffer].use != KNIT_BUFFER_ARENA))
+			return knit__guard_fault(dev, "plan_create: step %u has scratch in buffer %u, which is no arena", i,
+			                         step->scratch_buffer);
+		const uint64_t arena = step->scratch_bytes ? s->buffers[step->scratch_buffer].bytes : 0;
 		if (step->scratch_bytes &&
 		    (step->scratch_base > arena || step->scratch_bytes > arena - step->scratch_base ||
 		     step->scratch_base % dev->inner->caps(dev->inner_dev)->buffer_align != 0))

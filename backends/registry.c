@@ -140,7 +140,8 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 	                          .select = target_select,
 	                          .scratch = target_scratch,
 	                          .buffer_align = caps->buffer_align,
-	                          .max_buffer = caps->max_buffer};
+	                          .max_buffer = caps->max_buffer,
+	                          .max_binding_range = caps->max_binding_range};
 	pthread_mutex_init(&o->lock, NULL);
 	*out = o;
 	return KNIT_OK;

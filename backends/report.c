@@ -58,15 +58,27 @@ static bool measure_uses(const knit_program *p, knit_memory *m) {
 	return ok;
 }
 
+/* Where there are several arenas, each is as large as the bucket that needs most of it. The bound is that of the bucket
+ * that needs most in all. */
 static void measure_arena(const knit_program *p, knit_memory *m) {
+	uint64_t most = 0;
+
 	for (uint32_t i = 0; i < p->bucket_count; ++i) {
 		const knit_schedule *const s = p->buckets[i].schedule;
-		const uint64_t bytes = s->buffers[s->arena_buffer].bytes;
-		if (i > 0 && bytes <= m->arena_bytes)
+		if (i > 0 && s->plan.arena_bytes <= most)
 			continue;
-		m->arena_bytes = bytes;
+		most = s->plan.arena_bytes;
 		m->arena_lower_bound = s->plan.lower_bound;
 		m->arena_unshared = s->plan.unshared_bytes;
+	}
+	for (uint32_t k = 0; k < p->buckets[0].schedule->arena_count; ++k) {
+		most = 0;
+		for (uint32_t i = 0; i < p->bucket_count; ++i) {
+			const knit_schedule *const s = p->buckets[i].schedule;
+			const uint64_t bytes = s->buffers[knit__schedule_arena(s, k)].bytes;
+			most = bytes > most ? bytes : most;
+		}
+		m->arena_bytes += most;
 	}
 }
 

@@ -247,7 +247,7 @@ static void emit_scratch(emitter *e, const knit_schedule *s, uint32_t step, bool
 	cJSON *object = cJSON_CreateObject();
 
 	add_u64(e, object, "storage", 0);
-	add_u64(e, object, "arena", s->arena_buffer);
+	add_u64(e, object, "arena", s->steps[step].scratch_buffer);
 	add_text(e, object, "name", s->steps[step].origin ? s->steps[step].origin : "");
 	add_text(e, object, "type", "scratch");
 	add_u64(e, object, "offset", s->steps[step].scratch_base);
@@ -286,7 +286,7 @@ static void emit_arenas(emitter *e, const knit_schedule *s) {
 
 	raw(e, "\"arenas\":[");
 	for (uint32_t i = 0; i < s->buffer_count; ++i)
-		if (s->buffers[i].use == KNIT_BUFFER_ARENA) {
+		if (s->buffers[i].use == KNIT_BUFFER_ARENA && (i == s->arena_buffer || s->buffers[i].bytes)) {
 			cJSON *object = cJSON_CreateObject();
 			add_u64(e, object, "id", i);
 			add_u64(e, object, "bytes", s->buffers[i].bytes);

@@ -56,9 +56,12 @@ static knit_status ports_make(knit_session *s) {
 }
 
 static uint64_t bytes_wanted(const knit_program *p, uint32_t buffer) {
-	/* The arena serves every bucket; the other buffers are the same in all. */
-	return buffer == p->buckets[0].schedule->arena_buffer ? p->memory.arena_bytes
-	                                                      : p->buckets[0].schedule->buffers[buffer].bytes;
+	/* An arena serves every bucket; the other buffers are the same in all. */
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < p->bucket_count; ++i)
+		bytes = p->buckets[i].schedule->buffers[buffer].bytes > bytes ? p->buckets[i].schedule->buffers[buffer].bytes : bytes;
+	return bytes;
 }
 
 /* A weight is the program's; slots of an adapter are this session's, though its steps only read them. */

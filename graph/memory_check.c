@@ -230,7 +230,7 @@ static bool may_share(const checker *c, const knit_step *step, uint32_t in, uint
 }
 
 static bool check_overlaps(checker *c, const knit_step *step, const span *in, const span *out, span scratch) {
-	const uint32_t arena = c->s->arena_buffer;
+	const uint32_t arena = step->scratch_buffer;
 
 	for (uint32_t i = 0; i < step->in_count; ++i) {
 		if (step->in[i].buffer == UINT32_MAX)
@@ -267,7 +267,7 @@ static bool check_writable(checker *c, const knit_operand *o) {
 
 static bool replay_step(checker *c) {
 	const knit_step *step = &c->s->steps[c->step];
-	const uint32_t arena = c->s->arena_buffer;
+	const uint32_t arena = step->scratch_buffer;
 	const span scratch = {step->scratch_base, step->scratch_base + step->scratch_bytes};
 	span in[KNIT_MAX_IN] = {{0}}, out[KNIT_MAX_OUT] = {{0}};
 	const knit_node *n;
@@ -275,6 +275,8 @@ static bool replay_step(checker *c) {
 	if (!check_node(c, step))
 		return false;
 	n = &c->g->nodes[step->node];
+	if (arena >= c->s->buffer_count || c->s->buffers[arena].use != KNIT_BUFFER_ARENA)
+		return fault(c, "has scratch in buffer %u of %u, which is no arena", arena, c->s->buffer_count);
 	if (step->scratch_bytes != 0 && (step->scratch_base > c->s->buffers[arena].bytes ||
 	                                 step->scratch_bytes > c->s->buffers[arena].bytes - step->scratch_base))
 		return fault(c, "has scratch in bytes [%llu, %llu) of the arena, which has %llu", BYTES(scratch),
@@ -319,6 +321,9 @@ static bool fill_buffers(checker *c) {
 
 		if (b->use == KNIT_BUFFER_ARENA) {
 			++arenas;
+			if (c->s->max_arena != 0 && b->bytes > c->s->max_arena)
+				return fault(c, "arena in buffer %u has %llu bytes, the device takes at most %llu", i,
+				             (unsigned long long)b->bytes, (unsigned long long)c->s->max_arena);
 			continue;
 		}
 		if (b->storage == 0 || b->storage >= c->g->storage_count)
@@ -330,8 +335,9 @@ static bool fill_buffers(checker *c) {
 		    !put(c, i, (span){0, b->bytes}, 0, c->g->storages[b->storage].value))
 			return false;
 	}
-	if (arenas != 1 || c->s->buffers[c->s->arena_buffer].use != KNIT_BUFFER_ARENA)
-		return fault(c, "%u buffers are arenas, needs buffer %u alone", arenas, c->s->arena_buffer);
+	if (arenas != c->s->arena_count || c->s->buffers[c->s->arena_buffer].use != KNIT_BUFFER_ARENA)
+		return fault(c, "%u buffers are arenas, needs buffer %u and %u in all", arenas, c->s->arena_buffer,
+		             c->s->arena_count);
 	return true;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The buffer of arena 0. */
 #define ARENA 0
 
 /* ---- kernels ------------------------------------------------------------------------------------------------------ */
@@ -92,26 +93,28 @@ static knit_status set_buffer(knit_schedule *s, uint32_t index, uint32_t storage
 	const knit_storage *from = &s->graph->storages[storage];
 	knit_buffer_desc *b = &s->buffers[index];
 
-	if (storage == 0)
-		*b = (knit_buffer_desc){.use = KNIT_BUFFER_ARENA,
-		                        .bytes = s->plan.arena_bytes,
-		                        .name = "arena",
-		                        .kind = KNIT_STORAGE_TEMP};
-	else
-		*b = (knit_buffer_desc){.use = buffer_use(from->kind),
-		                        .storage = storage,
-		                        .bytes = from->max_bytes,
-		                        .host = from->host,
-		                        .name = knit__strings_get(&s->graph->strings, from->name),
-		                        .kind = from->kind,
-		                        .slots = from->slots};
+	*b = (knit_buffer_desc){.use = buffer_use(from->kind),
+	                        .storage = storage,
+	                        .bytes = from->max_bytes,
+	                        .host = from->host,
+	                        .name = knit__strings_get(&s->graph->strings, from->name),
+	                        .kind = from->kind,
+	                        .slots = from->slots};
 	if (target->max_buffer != 0 && b->bytes > target->max_buffer)
 		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%s needs %llu bytes in one buffer, the device takes at most %llu", b->name,
 		                  (unsigned long long)b->bytes, (unsigned long long)target->max_buffer);
 	return KNIT_OK;
 }
 
-/* The arena, then by use (weights, states, inputs and outputs) and storage. */
+static knit_buffer_desc arena_desc(uint64_t bytes) {
+	return (knit_buffer_desc){.use = KNIT_BUFFER_ARENA, .bytes = bytes, .name = "arena", .kind = KNIT_STORAGE_TEMP};
+}
+
+uint32_t knit__schedule_arena(const knit_schedule *s, uint32_t arena) {
+	return arena == 0 ? ARENA : s->buffer_count - s->arena_count + arena;
+}
+
+/* Arena 0, then by use (weights, states, inputs and outputs) and storage, then the other arenas. */
 static knit_status make_buffers(knit_schedule *s, const knit_target *target, bool *has_buffer, uint32_t *buffer_of,
                                 knit_diag *d) {
 	static const knit_buffer_use uses[] = {KNIT_BUFFER_CONST, KNIT_BUFFER_STATE, KNIT_BUFFER_IO};
@@ -119,6 +122,7 @@ static knit_status make_buffers(knit_schedule *s, const knit_target *target, boo
 	uint32_t count = 1, next = 1;
 	knit_status status;
 
+	count += s->arena_count - 1;
 	mark_buffers(g, has_buffer);
 	for (uint32_t i = 1; i < g->storage_count; ++i)
 		count += has_buffer[i] && g->storages[i].kind != KNIT_STORAGE_TEMP;
@@ -127,7 +131,9 @@ static knit_status make_buffers(knit_schedule *s, const knit_target *target, boo
 		return knit__fail_memory(d, "schedule", (uint64_t)count * sizeof *s->buffers);
 	s->buffer_count = count;
 
-	status = set_buffer(s, ARENA, 0, target, d);
+	for (uint32_t i = 0; i < s->arena_count; ++i)
+		s->buffers[knit__schedule_arena(s, i)] = arena_desc(s->plan.arenas[i]);
+	status = KNIT_OK;
 	for (size_t u = 0; u < sizeof uses / sizeof *uses; ++u) {
 		for (uint32_t i = 1; i < g->storage_count && status == KNIT_OK; ++i) {
 			if (!has_buffer[i] || g->storages[i].kind == KNIT_STORAGE_TEMP || buffer_use(g->storages[i].kind) != uses[u])
@@ -138,7 +144,7 @@ static knit_status make_buffers(knit_schedule *s, const knit_target *target, boo
 	}
 	for (uint32_t i = 1; i < g->storage_count; ++i)
 		if (g->storages[i].kind == KNIT_STORAGE_TEMP)
-			buffer_of[i] = ARENA;
+			buffer_of[i] = knit__schedule_arena(s, s->plan.arena[i]);
 	return status;
 }
 
@@ -152,7 +158,7 @@ static knit_operand resolve(const knit_schedule *s, const uint32_t *buffer_of, u
 		return o;
 	o = (knit_operand){.buffer = buffer_of[v->storage],
 	                   .value = value,
-	                   .base = buffer_of[v->storage] == ARENA ? s->plan.offset[v->storage] : 0,
+	                   .base = s->graph->storages[v->storage].kind == KNIT_STORAGE_TEMP ? s->plan.offset[v->storage] : 0,
 	                   .dtype = v->dtype,
 	                   .rank = v->rank,
 	                   .layout = v->layout,
@@ -177,6 +183,7 @@ static void make_steps(knit_schedule *s, const uint32_t *buffer_of, const uint64
 		memcpy(step->attr, n->attr, sizeof step->attr);
 		step->scratch_bytes = scratch[at];
 		step->scratch_base = scratch[at] != 0 ? s->plan.scratch_offset[at] : 0;
+		step->scratch_buffer = knit__schedule_arena(s, scratch[at] != 0 ? s->plan.scratch_arena[at] : 0);
 		step->node = s->graph->order[at];
 		step->origin = knit__origin_text(s->graph, n);
 		step->parts = knit__strings_get(&s->graph->strings, n->parts);
@@ -198,6 +205,19 @@ static knit_status check_outputs(const knit_graph *g, knit_diag *d) {
 	return KNIT_OK;
 }
 
+static uint64_t lesser_limit(uint64_t a, uint64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+static knit_status plan_memory(knit_schedule *s, const knit_target *target, const uint64_t *scratch, knit_diag *d) {
+	const knit_memory_rules rules = {.align = target->buffer_align,
+	                                 .max_arena = lesser_limit(target->max_buffer, target->max_binding_range),
+	                                 .apart = target->results_apart};
+	const knit_status status = knit__memory_plan_create(s->graph, &s->bounds, scratch, &rules, &s->plan, d);
+
+	s->max_arena = rules.max_arena;
+	s->arena_count = s->plan.arena_count;
+	return status;
+}
+
 static knit_status fill(knit_schedule *s, const knit_target *target, knit_diag *d) {
 	const uint32_t storages = s->graph->storage_count;
 	uint64_t *scratch = knit__alloc_array(s->a, s->step_count, sizeof *scratch);
@@ -216,7 +236,7 @@ static knit_status fill(knit_schedule *s, const knit_target *target, knit_diag *
 	if (status == KNIT_OK)
 		status = choose_kernels(s, target, scratch, d);
 	if (status == KNIT_OK)
-		status = knit__memory_plan_create(s->graph, &s->bounds, scratch, target->buffer_align, &s->plan, d);
+		status = plan_memory(s, target, scratch, d);
 	if (status == KNIT_OK)
 		status = make_buffers(s, target, has_buffer, buffer_of, d);
 	if (status == KNIT_OK) {
@@ -255,6 +275,25 @@ knit_status knit__schedule_create(const knit_graph *g, const knit_bounds *bounds
 		return status;
 	}
 	*out = s;
+	return KNIT_OK;
+}
+
+knit_status knit__schedule_add_arenas(knit_schedule *s, uint32_t count, knit_diag *d) {
+	const uint32_t more = count > s->arena_count ? count - s->arena_count : 0;
+
+	if (more == 0)
+		return KNIT_OK;
+
+	knit_buffer_desc *buffers = knit__alloc_array(s->a, (size_t)s->buffer_count + more, sizeof *buffers);
+	if (!buffers)
+		return knit__fail_memory(d, "schedule", ((uint64_t)s->buffer_count + more) * sizeof *buffers);
+	memcpy(buffers, s->buffers, s->buffer_count * sizeof *buffers);
+	for (uint32_t i = 0; i < more; ++i)
+		buffers[s->buffer_count + i] = arena_desc(0);
+	knit__free(s->a, s->buffers, s->buffer_count * sizeof *s->buffers);
+	s->buffers = buffers;
+	s->buffer_count += more;
+	s->arena_count = count;
 	return KNIT_OK;
 }
 

@@ -8,15 +8,16 @@
 
 typedef enum knit_buffer_use {
 	KNIT_BUFFER_CONST = 1, /* one weight storage */
-	KNIT_BUFFER_ARENA,     /* activations and scratch */
+	KNIT_BUFFER_ARENA,     /* activations and scratch; more than one where a device's limits ask for it */
 	KNIT_BUFFER_STATE,     /* one state */
 	KNIT_BUFFER_IO,        /* one input or output */
 } knit_buffer_use;
 
-/* Buffers have the same numbers in every bucket's schedule of a program; only the arena's size differs. */
+/* Arena 0, weights, states, inputs and outputs, further arenas: so buffers have the same numbers in every bucket's
+ * schedule of a program; only the sizes of the arenas differ. */
 typedef struct knit_buffer_desc {
 	knit_buffer_use use;
-	uint32_t storage;  /* 0 for the arena */
+	uint32_t storage;  /* 0 for an arena */
 	uint64_t bytes;
 	const void *host;  /* CONST */
 	const char *name;
@@ -39,7 +40,8 @@ typedef struct knit_step {
 	knit_kernel kernel;
 	knit_operand in[KNIT_MAX_IN], out[KNIT_MAX_OUT];
 	knit_attr attr[KNIT_MAX_ATTRS];
-	uint64_t scratch_base, scratch_bytes; /* in the arena */
+	uint64_t scratch_base, scratch_bytes; /* in buffer scratch_buffer, an arena */
+	uint32_t scratch_buffer;
 	uint32_t node;
 	const char *origin, *parts; /* parts: what a fused step was made of; empty: itself */
 } knit_step;
@@ -73,7 +75,9 @@ typedef struct knit_schedule {
 	knit_ring_check *ring_checks;
 	uint32_t step_count, buffer_count, hazard_count, hazard_cap, index_check_count, index_check_cap, pair_check_count,
 		pair_check_cap, ring_check_count, ring_check_cap;
-	uint32_t arena_buffer; /* index; always 0 */
+	uint32_t arena_buffer; /* index of arena 0; always 0 */
+	uint32_t arena_count;  /* the others are the last arena_count - 1 buffers */
+	uint64_t max_arena;    /* bytes that one arena may have; 0: no limit */
 	knit_memory_plan plan;
 } knit_schedule;
 
@@ -82,6 +86,10 @@ typedef struct knit_schedule {
 knit_status knit__schedule_create(const knit_graph *g, const knit_bounds *bounds, const knit_target *target,
                                   knit_schedule **out, knit_diag *d);
 void knit__schedule_destroy(knit_schedule *s);
+/* Adds empty arenas up to `count`, so that schedules of several buckets have equal buffers. */
+knit_status knit__schedule_add_arenas(knit_schedule *s, uint32_t count, knit_diag *d);
+/* The buffer of arena `arena`. */
+uint32_t knit__schedule_arena(const knit_schedule *s, uint32_t arena);
 
 /* The independent checker (memory_check.c): replays the steps over an interval map and proves that every read sees the
  * bytes its value's producer wrote, that nothing lies outside its buffer, that in-place pairs are allowed ones, and

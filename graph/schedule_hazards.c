@@ -151,7 +151,7 @@ static bool access_step(finder *f) {
 		if (step->in[i].buffer != UINT32_MAX &&
 		    !access_bytes(f, step->in[i].buffer, operand_window(f->s, &step->in[i]), false))
 			return false;
-	if (!access_bytes(f, f->s->arena_buffer, scratch, true))
+	if (!access_bytes(f, step->scratch_buffer, scratch, true))
 		return false;
 	for (uint32_t i = 0; i < step->out_count; ++i)
 		if (!access_bytes(f, step->out[i].buffer, operand_window(f->s, &step->out[i]), true))

@@ -35,7 +35,11 @@ typedef struct knit_target {
 	/* Bytes of scratch the kernel needs in the arena while the step runs. */
 	uint64_t (*scratch)(const void *device, knit_kernel kernel, const knit_node_view *node);
 	uint32_t buffer_align;   /* of tensors inside a buffer, a power of two */
-	uint64_t max_buffer;     /* bytes of one buffer */
+	uint64_t max_buffer;     /* bytes of one buffer; 0: no limit */
+	/* Bytes that a kernel sees of one buffer; 0: no limit. Arenas stay below both limits, so they may be bound whole;
+	 * weights and states may be larger than this one. */
+	uint64_t max_binding_range;
+	bool results_apart; /* kernels cannot write over an operand */
 } knit_target;
 
 #endif

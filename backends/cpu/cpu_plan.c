@@ -67,8 +67,8 @@ static bool step_resolve(const knit_device *dev, const knit_schedule *s, knit_bu
 	to->step.attr = from->attr;
 	to->step.threads = dev->threads;
 	if (from->scratch_bytes) {
-		const knit_buffer *const arena = bufs[s->arena_buffer];
-		if (from->scratch_base > arena->bytes || from->scratch_bytes > arena->bytes - from->scratch_base)
+		const knit_buffer *const arena = from->scratch_buffer < s->buffer_count ? bufs[from->scratch_buffer] : NULL;
+		if (!arena || from->scratch_base > arena->bytes || from->scratch_bytes > arena->bytes - from->scratch_base)
 			return false;
 		to->step.scratch = arena->data + from->scratch_base;
 	}

@@ -82,8 +82,11 @@ static void print_memory(const cli_certificate *p) {
 		printf("arena       %10s for %.0f", cli_bytes(arena, a), number(about, "lo"));
 		if (number(about, "hi") != number(about, "lo"))
 			printf(" to %.0f", number(about, "hi"));
-		printf(" token%s; no plan can be below %s: gap %.4g %%", number(about, "hi") == 1 ? "" : "s",
-			   cli_bytes(bound, b), percent_above(arena, bound));
+		printf(" token%s", number(about, "hi") == 1 ? "" : "s");
+		const int arenas = cJSON_GetArraySize(child(bucket, "arenas"));
+		if (arenas > 1)
+			printf(" in %d buffers, which the device limits", arenas);
+		printf("; no plan can be below %s: gap %.4g %%", cli_bytes(bound, b), percent_above(arena, bound));
 		if (child(about, "arena_in_order"))
 			printf("; %s by best fit in execution order", cli_bytes(bytes_of(about, "arena_in_order"), c));
 		printf("; %s without sharing\n", cli_bytes(bytes_of(about, "arena_unshared"), c));

@@ -12,6 +12,7 @@
 
 #define N 32
 
+static const knit_memory_rules rules = {.align = 64};
 static knit_context *context;
 static knit_graph *g;
 static knit_dim tokens;
@@ -58,7 +59,7 @@ static knit_memory_plan plan(knit_tensor result, int64_t hi) {
 	knit__bounds_declared(&g->exprs, &b);
 	if (hi)
 		b.hi[0] = hi;
-	ck_assert_msg(knit__memory_plan_create(g, &b, NULL, 64, &p, &d) == KNIT_OK, "%s", d.text);
+	ck_assert_msg(knit__memory_plan_create(g, &b, NULL, &rules, &p, &d) == KNIT_OK, "%s", d.text);
 	return p;
 }
 
@@ -286,7 +287,7 @@ START_TEST(bucket_decides_the_size) {
 
 	knit__bounds_declared(&g->exprs, &b);
 	b.hi[0] = 1;
-	ck_assert_int_eq(knit__memory_plan_create(g, &b, NULL, 64, &one, &d), KNIT_OK);
+	ck_assert_int_eq(knit__memory_plan_create(g, &b, NULL, &rules, &one, &d), KNIT_OK);
 	ck_assert_uint_eq(p.arena_bytes, 2 * 16 * N * 4);
 	ck_assert_uint_eq(one.arena_bytes, 2 * N * 4);
 	ck_assert_uint_eq(p.lower_bound, p.arena_bytes);
@@ -322,7 +323,7 @@ START_TEST(scratch_lives_for_one_step) {
 	ck_assert_uint_eq(g->order_count, 3);
 	scratch[0] = scratch[2] = 4096;
 	scratch[1] = 100;
-	ck_assert_int_eq(knit__memory_plan_create(g, NULL, scratch, 64, &p, &d), KNIT_OK);
+	ck_assert_int_eq(knit__memory_plan_create(g, NULL, scratch, &rules, &p, &d), KNIT_OK);
 	/* Step 1 has both results of 2048 bytes and 128 of scratch; steps 0 and 2 one result and 4096. */
 	ck_assert_uint_eq(p.lower_bound, 2048 + 4096);
 	ck_assert_uint_eq(p.arena_bytes, 2048 + 4096);
@@ -353,7 +354,7 @@ START_TEST(broken_order_is_found) {
 	const uint32_t moved = g->order[0];
 	g->order[0] = g->order[1];
 	g->order[1] = moved;
-	ck_assert_int_eq(knit__memory_plan_create(g, NULL, NULL, 64, &p, &d), KNIT_ERR_INTERNAL);
+	ck_assert_int_eq(knit__memory_plan_create(g, NULL, NULL, &rules, &p, &d), KNIT_ERR_INTERNAL);
 	ck_assert_ptr_nonnull(strstr(d.text, "before any step writes it"));
 	ck_assert_ptr_null(p.offset);
 	knit_graph_destroy(g);
@@ -377,7 +378,7 @@ START_TEST(allocation_failures) {
 
 		t.count = 0;
 		t.fail_at = fail - first + 1;
-		status = knit__memory_plan_create(g, NULL, NULL, 64, &p, &d);
+		status = knit__memory_plan_create(g, NULL, NULL, &rules, &p, &d);
 		ck_assert(status == KNIT_OK || status == KNIT_ERR_MEMORY);
 		if (status == KNIT_OK)
 			knit__memory_plan_clear(&p, g->a);

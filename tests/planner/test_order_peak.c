@@ -16,6 +16,7 @@
 #define NARROW 16
 #define BRANCHES 5
 
+static const knit_memory_rules rules = {.align = 64};
 static knit_context *context;
 
 static uint64_t next(uint64_t *state) {
@@ -27,7 +28,7 @@ static knit_memory_plan plan(const knit_graph *g) {
 	knit_memory_plan p;
 	knit_diag d = {0};
 
-	ck_assert_msg(knit__memory_plan_create(g, NULL, NULL, 64, &p, &d) == KNIT_OK, "%s", d.text);
+	ck_assert_msg(knit__memory_plan_create(g, NULL, NULL, &rules, &p, &d) == KNIT_OK, "%s", d.text);
 	return p;
 }
 

@@ -74,6 +74,11 @@ static knit_status probe_bytes(device_run *r) {
 
 knit_status device_run_create(const knit_graph *g, const knit_backend *backend, knit_device *dev, const char *disable,
                               device_run **out, knit_diag *d) {
+	return device_run_create_limited(g, backend, dev, disable, backend->caps(dev)->max_binding_range, out, d);
+}
+
+knit_status device_run_create_limited(const knit_graph *g, const knit_backend *backend, knit_device *dev,
+                                      const char *disable, uint64_t max_arena, device_run **out, knit_diag *d) {
 	device_run *r = calloc(1, sizeof *r);
 	const knit_caps *caps = backend->caps(dev);
 	knit_bounds bounds;
@@ -82,7 +87,12 @@ knit_status device_run_create(const knit_graph *g, const knit_backend *backend, 
 	if (!r)
 		return KNIT_ERR_MEMORY;
 	r->ref = (device_ref){backend, dev};
-	const knit_target target = {&r->ref, ask_select, ask_scratch, caps->buffer_align, caps->max_buffer};
+	const knit_target target = {.device = &r->ref,
+	                            .select = ask_select,
+	                            .scratch = ask_scratch,
+	                            .buffer_align = caps->buffer_align,
+	                            .max_buffer = caps->max_buffer,
+	                            .max_binding_range = max_arena};
 	knit_status status = knit__graph_clone(g, &r->g, d);
 	if (status == KNIT_OK)
 		status = knit__passes_run(r->g, &target, disable, d);

@@ -11,6 +11,9 @@ typedef struct device_run device_run;
  * ranges of the symbols. dev stays the caller's. */
 knit_status device_run_create(const knit_graph *g, const knit_backend *backend, knit_device *dev, const char *disable,
                               device_run **out, knit_diag *d);
+/* As above, with arenas of at most max_arena bytes each (0: no limit). */
+knit_status device_run_create_limited(const knit_graph *g, const knit_backend *backend, knit_device *dev,
+                                      const char *disable, uint64_t max_arena, device_run **out, knit_diag *d);
 void device_run_destroy(device_run *r);
 knit_status device_run_set(device_run *r, const char *symbol, int64_t value);
 /* Doubles rounded to the input's type; count elements at the symbols' present values. */

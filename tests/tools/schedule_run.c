@@ -71,7 +71,7 @@ static bool run_step(const memory *m, uint32_t at) {
 		if (step->in[i].buffer != UINT32_MAX)
 			ok = load(m, &step->in[i], &in[i]);
 	if (m->shared && ok)
-		memset(m->of[m->s->arena_buffer] + step->scratch_base, 0xa5, step->scratch_bytes);
+		memset(m->of[step->scratch_buffer] + step->scratch_base, 0xa5, step->scratch_bytes);
 	for (uint32_t i = 0; i < step->out_count && ok; ++i) {
 		ok = load(m, &step->out[i], &out[i]);
 		if (ok && i >= def->state_outputs) /* only a state keeps what was there */

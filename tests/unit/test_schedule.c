@@ -256,7 +256,7 @@ START_TEST(arena_beyond_the_limit_is_named) {
 	target.target.max_buffer = 2047;
 	target.scratch[KNIT_OP_LINEAR] = 4096;
 	knit_output(g, "y", knit_linear(g, x, w));
-	refused(KNIT_ERR_LIMIT, "arena;4096;2047");
+	refused(KNIT_ERR_LIMIT, "linear;scratch of 4096 bytes;2047");
 }
 END_TEST
 

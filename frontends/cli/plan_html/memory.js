@@ -44,7 +44,7 @@ function drawTimeline() {
 	const all = b.arenas.reduce((sum, a) => sum + a.bytes, 0);
 	const start = new Map();
 	let base = 0;
-	for (const a of b.arenas) { /* several arenas stand one on the other */
+	for (const a of b.arenas) { /* several arenas stand one on the other, a line between them */
 		start.set(a.id, base);
 		base += a.bytes;
 	}
@@ -62,6 +62,9 @@ function drawTimeline() {
 	for (const at of ticks(all))
 		root.append(svg('line', {class: 'axis', x1: left, x2: width - right, y1: Y(at), y2: Y(at)}),
 			svg('text', {class: 'axis-text', x: left - 6, y: Y(at) + 4, 'text-anchor': 'end', text: bytes(at)}));
+
+	for (const a of b.arenas.slice(1))
+		root.append(svg('line', {class: 'arena-cut', x1: left, x2: width - right, y1: Y(start.get(a.id)), y2: Y(start.get(a.id))}));
 
 	timeline.drawn = 0;
 	for (const block of b.blocks) {
@@ -81,7 +84,7 @@ function drawTimeline() {
 		svg('text', {class: 'axis-text', x: left, y: top + height + 34, text: 'step 0'}),
 		svg('text', {class: 'axis-text', x: width - right, y: top + height + 34, 'text-anchor': 'end', text: 'step ' + (steps - 1)}),
 		svg('text', {class: 'axis-text', x: left + inner / 2, y: top + height + 34, 'text-anchor': 'middle', text: 'steps of one run, in order'}));
-	memoryHint(about);
+	memoryHint(about, b.arenas.length);
 }
 
 /* A stripe of each visit's colour, with its number where there is room. */
@@ -102,11 +105,12 @@ function drawBands(root, X, top, height, steps) {
 	flush(steps);
 }
 
-function memoryHint(about) {
+function memoryHint(about, arenas) {
 	const gap = about.arena_lower_bound ? 100 * (about.arena_bytes / about.arena_lower_bound - 1) : 0;
 	const hint = $('memory-hint');
-	hint.replaceChildren(el('span', {text: 'All activations of a run share one arena of ' + bytes(about.arena_bytes) + '. Without sharing they would take ' +
-		bytes(about.arena_unshared) + '. '}), el('b', {text: gap < 0.005
+	hint.replaceChildren(el('span', {text: 'All activations of a run share ' + (arenas === 1 ? 'one arena of ' + bytes(about.arena_bytes)
+		: arenas + ' arenas of ' + bytes(about.arena_bytes) + ' together, because the device limits the size of one buffer') +
+		'. Without sharing they would take ' + bytes(about.arena_unshared) + '. '}), el('b', {text: gap < 0.005
 		? 'No arrangement of these steps can do with less: the black line reaches the top.'
 		: 'The gap to what no plan can go below is ' + gap.toFixed(2) + ' %.'}),
 		el('span', {text: ' ' + plural(about.in_place, 'step') + (about.in_place === 1 ? ' writes over its' : ' write over their') + ' own input.'}));
@@ -119,7 +123,8 @@ function wireTimeline() {
 		if (!hit)
 			return hideTip();
 		const block = report.buckets[bucket].blocks[Number(hit.dataset.block)], owner = ownerOf(block);
-		const lines = [block.storage ? block.type : 'scratch, needed while this step runs', bytes(block.bytes) + ' at offset ' + count(block.offset),
+		const lines = [block.storage ? block.type : 'scratch, needed while this step runs', bytes(block.bytes) + ' at offset ' + count(block.offset) +
+			(report.buckets[bucket].arenas.length > 1 ? ' of buffer ' + block.arena : ''),
 			block.first === block.last ? 'step ' + block.first : 'steps ' + block.first + ' to ' + block.last + ' (' +
 				plural(block.last - block.first + 1, 'step') + ')',
 			owner && owner.visit >= 0 ? visitName(owner.visit) : owner ? owner.title : null];
