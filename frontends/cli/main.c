@@ -14,6 +14,7 @@ static const struct {
 	{"graph", cli_graph, "print a model's graph, as text or for Graphviz"},
 	{"plan", cli_plan, "what a model costs before it runs, with the proof"},
 	{"tie", cli_tie, "write a model's equal tensors once"},
+	{"bench", cli_bench, "how fast a model runs, beside what the machine can do"},
 	{"devices", cli_devices, "what this machine can compute on"},
 };
 

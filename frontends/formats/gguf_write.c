@@ -92,6 +92,8 @@ static knit_status check(const knit_gguf_write_desc *desc, uint32_t at, knit_dia
 		                  (int)KNIT_LIMIT_GGUF_NAME_BYTES);
 	if (t->same_as > at || (size_t)t->dtype >= sizeof tensor_types / sizeof *tensor_types)
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "tensor %.70s is of no type, or shares bytes with a later one", t->name);
+	if (!t->data && t->bytes && !desc->fill)
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "tensor %.70s has no bytes", t->name);
 	owner = &desc->tensors[t->same_as];
 	if (owner->same_as != t->same_as || owner->bytes != t->bytes || owner->dtype != t->dtype)
 		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "tensor %.70s cannot share the bytes of %.70s", t->name, owner->name);
@@ -135,16 +137,20 @@ static knit_status make_head(const knit_gguf_write_desc *desc, uint64_t alignmen
 	return b->failed ? knit__fail_memory(diag, "the head of a GGUF file", b->count) : KNIT_OK;
 }
 
-static knit_status write_tensor(const knit_file_out *f, const knit_gguf_write_desc *desc, const knit_gguf_out *t,
-                                uint64_t alignment, uint64_t done, uint64_t total, knit_diag *diag) {
+/* piece: PIECE_BYTES of room for what fill makes; NULL where all tensors have data. */
+static knit_status write_tensor(const knit_file_out *f, const knit_gguf_write_desc *desc, uint32_t index,
+                                uint64_t alignment, uint64_t done, uint64_t total, void *piece, knit_diag *diag) {
 	static const uint8_t zeros[512];
+	const knit_gguf_out *t = &desc->tensors[index];
 	knit_status status = KNIT_OK;
 
 	for (uint64_t at = 0; at < t->bytes && status == KNIT_OK; at += PIECE_BYTES) {
 		const uint64_t left = t->bytes - at, n = left < PIECE_BYTES ? left : PIECE_BYTES;
 		if (desc->progress && !desc->progress(desc->user, done + at, total))
 			return KNIT_ERR_STATE;
-		status = knit__file_out_write(f, (const uint8_t *)t->data + at, (size_t)n, diag);
+		if (!t->data)
+			desc->fill(desc->user, index, at, piece, (size_t)n);
+		status = knit__file_out_write(f, t->data ? (const uint8_t *)t->data + at : piece, (size_t)n, diag);
 	}
 	for (uint64_t pad = (alignment - t->bytes % alignment) % alignment; pad && status == KNIT_OK;) {
 		const uint64_t n = pad < sizeof zeros ? pad : sizeof zeros;
@@ -160,9 +166,13 @@ knit_status knit__gguf_write(const knit_allocator *a, const char *path, const kn
 	uint64_t *offset = knit__alloc_array(a, desc->count, sizeof *offset), total = 0;
 	buffer head = {.a = a};
 	knit_file_out f = {0};
+	void *piece = desc->fill ? knit__alloc(a, PIECE_BYTES) : NULL;
 
-	if (!offset)
+	if (!offset || (desc->fill && !piece)) {
+		knit__free(a, offset, desc->count * sizeof *offset);
+		knit__free(a, piece, PIECE_BYTES);
 		return knit__fail_memory(diag, "a tensor table", desc->count * sizeof *offset);
+	}
 	knit_status status = make_head(desc, alignment, &head, offset, &total, diag);
 	if (status == KNIT_OK)
 		status = knit__file_out_open(a, path, &f, diag);
@@ -170,7 +180,7 @@ knit_status knit__gguf_write(const knit_allocator *a, const char *path, const kn
 		status = knit__file_out_write(&f, head.data, head.count, diag);
 	for (uint32_t i = 0; i < desc->count && status == KNIT_OK; ++i)
 		if (desc->tensors[i].same_as == i)
-			status = write_tensor(&f, desc, &desc->tensors[i], alignment, offset[i], total, diag);
+			status = write_tensor(&f, desc, i, alignment, offset[i], total, piece, diag);
 	if (status == KNIT_OK && desc->progress && !desc->progress(desc->user, total, total))
 		status = KNIT_ERR_STATE;
 	if (status == KNIT_OK)
@@ -179,6 +189,7 @@ knit_status knit__gguf_write(const knit_allocator *a, const char *path, const kn
 		knit__file_out_abort(&f);
 	*file_bytes = head.count + total;
 	knit__free(a, head.data, head.cap);
+	knit__free(a, piece, PIECE_BYTES);
 	knit__free(a, offset, desc->count * sizeof *offset);
 	return status;
 }

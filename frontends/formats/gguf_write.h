@@ -11,7 +11,7 @@ typedef struct knit_gguf_out {
 	knit_dtype dtype;
 	int rank;
 	int64_t dims[KNIT_MAX_RANK]; /* outermost first */
-	const void *data;
+	const void *data; /* NULL: the description's fill makes the bytes */
 	uint64_t bytes;
 	uint32_t same_as;
 } knit_gguf_out;
@@ -22,6 +22,8 @@ typedef struct knit_gguf_write_desc {
 	uint32_t count;
 	/* Called between pieces of the data; false: stop, the file is not written. May be NULL. */
 	bool (*progress)(void *user, uint64_t done, uint64_t total);
+	/* Makes `bytes` bytes of tensor number `tensor` from byte `at` on. Called in rising order. */
+	void (*fill)(void *user, uint32_t tensor, uint64_t at, void *out, size_t bytes);
 	void *user;
 } knit_gguf_write_desc;
 

@@ -1,0 +1,156 @@
+/* knit on one device, measured through the decoder that `knit run` uses. */
+#include "subject.h"
+
+#include "../frontends/models/decoder.h"
+#include "../frontends/models/load.h"
+#include "../graph/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { DEFAULT_BATCH = 512 };
+
+typedef struct knit_subject {
+	bench_subject base;
+	knit_context *ctx;
+	knit__model model;
+	knit__decoder decoder;
+	int64_t batch;
+	int64_t held; /* positions whose keys and values are in the slots */
+	int32_t *ids, *seq, *pos;
+	float *logits;
+	uint64_t state; /* of the made-up prompt */
+} knit_subject;
+
+static double now(void) {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Reads `count` made-up tokens from position `at` on; logits of the last. */
+static knit_status feed(knit_subject *s, int64_t at, int64_t count, knit_diag *diag) {
+	knit_status status = KNIT_OK;
+
+	for (int64_t done = 0; done < count && status == KNIT_OK;) {
+		const int64_t n = count - done < s->batch ? count - done : s->batch;
+		const int32_t last = (int32_t)(n - 1);
+		for (int64_t i = 0; i < n; ++i) {
+			s->state = s->state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+			s->ids[i] = (int32_t)((s->state >> 33) % (uint64_t)s->decoder.vocab);
+			s->seq[i] = 0;
+			s->pos[i] = (int32_t)(at + done + i);
+		}
+		status = knit__decoder_step(&s->decoder, s->ids, s->seq, s->pos, (size_t)n, &last, 1, s->logits, diag);
+		done += n;
+	}
+	return status;
+}
+
+/* Positions beyond `depth` may hold what an earlier test left: they are written before they are read. */
+static knit_status reach(knit_subject *s, int64_t depth, knit_diag *diag) {
+	const knit_status status = s->held < depth ? feed(s, s->held, depth - s->held, diag) : KNIT_OK;
+
+	if (status == KNIT_OK && s->held < depth)
+		s->held = depth;
+	return status;
+}
+
+static knit_status run(bench_subject *subject, const bench_test *test, double *out, size_t cap, size_t *count,
+                       knit_diag *diag) {
+	knit_subject *const s = (knit_subject *)subject;
+	knit_status status = reach(s, test->depth, diag);
+
+	*count = 0;
+	if (status != KNIT_OK || cap == 0)
+		return status;
+	const double begin = now();
+	if (test->prompt)
+		status = feed(s, test->depth, test->prompt, diag);
+	for (int64_t i = 0; i < test->made && status == KNIT_OK; ++i)
+		status = feed(s, test->depth + i, 1, diag);
+	out[0] = now() - begin;
+	*count = status == KNIT_OK;
+	return status;
+}
+
+static void subject_close(bench_subject *subject) {
+	knit_subject *const s = (knit_subject *)subject;
+
+	if (!s)
+		return;
+	knit__decoder_close(&s->decoder);
+	knit__model_unload(&s->model);
+	knit_context_destroy(s->ctx);
+	free(s->ids);
+	free(s->seq);
+	free(s->pos);
+	free(s->logits);
+	free(s);
+}
+
+static const bench_subject_kind kind = {run, subject_close};
+
+static knit_status open_decoder(knit_subject *s, const bench_knit_desc *desc, knit_diag *diag) {
+	const knit_dtype kv = desc->kv ? desc->kv : KNIT_F16;
+	const knit__decoder_desc wanted = {
+		.config = &s->model.config,
+		.base = s->model.file.store,
+		.adapters = s->model.adapters,
+		.positions = desc->max_depth + s->batch,
+		.max_tokens = s->batch,
+		.kv = kv,
+		.kv_k = kv,
+		.kv_v = kv,
+		.device = desc->device,
+	};
+
+	knit_status status = knit__decoder_open(s->ctx, &wanted, &s->decoder, diag);
+	if (status != KNIT_OK)
+		return status;
+	s->ids = calloc((size_t)s->batch, sizeof *s->ids);
+	s->seq = calloc((size_t)s->batch, sizeof *s->seq);
+	s->pos = calloc((size_t)s->batch, sizeof *s->pos);
+	s->logits = calloc((size_t)s->decoder.vocab, sizeof *s->logits);
+	return s->ids && s->seq && s->pos && s->logits ? KNIT_OK : knit__fail_memory(diag, "the bench", (uint64_t)s->batch * 12);
+}
+
+knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, knit_diag *diag) {
+	const knit_context_desc host = {.cpu_threads = desc->threads};
+	knit_subject *const s = calloc(1, sizeof *s);
+	const double begin = now();
+
+	*out = NULL;
+	if (!s)
+		return knit__fail_memory(diag, "the bench", sizeof *s);
+	s->base.kind = &kind;
+	s->batch = desc->batch ? desc->batch : DEFAULT_BATCH;
+	s->state = 1;
+	knit_status status = knit_context_create(&host, &s->ctx);
+	const knit__model_desc model = {.path = desc->path,
+	                                .visits = desc->visits,
+	                                .loops = desc->loops,
+	                                .no_adapter = desc->no_adapter,
+	                                .skip_finite_check = true};
+	if (status == KNIT_OK)
+		status = knit__model_load(s->ctx, &model, &s->model, diag);
+	if (status == KNIT_OK)
+		status = open_decoder(s, desc, diag);
+	if (status != KNIT_OK) {
+		subject_close(&s->base);
+		return status;
+	}
+	s->base.load_seconds = now() - begin;
+	snprintf(s->base.name, sizeof s->base.name, "knit %s", desc->device ? desc->device : "best");
+	snprintf(s->base.version, sizeof s->base.version, "knit %d.%d.%d", KNIT_VERSION_MAJOR, KNIT_VERSION_MINOR,
+	         KNIT_VERSION_PATCH);
+	*out = &s->base;
+	return KNIT_OK;
+}
+
+const knit_program *bench_knit_program(const bench_subject *s) {
+	return s->kind == &kind ? ((const knit_subject *)s)->decoder.program : NULL;
+}

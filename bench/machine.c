@@ -1,0 +1,66 @@
+/* What the bench says of the machine it ran on. */
+#include "rows.h"
+
+#include "commit.h" /* made when knit is built */
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+uint32_t bench_cores(void) {
+	const long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n > 0 ? (uint32_t)n : 1;
+}
+
+static void processor(char *out, size_t size) {
+	char line[512];
+	FILE *const f = fopen("/proc/cpuinfo", "r");
+
+	snprintf(out, size, "unknown processor");
+	while (f && fgets(line, sizeof line, f)) {
+		const char *const colon = strchr(line, ':');
+		if (strncmp(line, "model name", 10) == 0 && colon) {
+			snprintf(out, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+}
+
+double bench_others_seconds(void) {
+	unsigned long long v[8] = {0}, busy;
+	FILE *const f = fopen("/proc/stat", "r");
+	struct rusage own;
+
+	if (!f)
+		return -1;
+	const int got = fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+	                       &v[7]);
+	fclose(f);
+	if (got != 8 || getrusage(RUSAGE_SELF, &own) != 0)
+		return -1;
+	busy = v[0] + v[1] + v[2] + v[5] + v[6] + v[7]; /* all but idle and waiting for disks; stolen time counts */
+	return (double)busy / (double)sysconf(_SC_CLK_TCK) -
+	       ((double)own.ru_utime.tv_sec + (double)own.ru_utime.tv_usec * 1e-6 + (double)own.ru_stime.tv_sec +
+	        (double)own.ru_stime.tv_usec * 1e-6);
+}
+
+void bench_machine(bench_run *run) {
+	struct utsname u;
+	const time_t t = time(NULL);
+	struct tm tm;
+	char cpu[96];
+
+	processor(cpu, sizeof cpu);
+	snprintf(run->machine, sizeof run->machine, "%s, %u cores", cpu, bench_cores());
+	if (uname(&u) == 0)
+		snprintf(run->system, sizeof run->system, "%.20s %.60s", u.sysname, u.release);
+	if (gmtime_r(&t, &tm))
+		strftime(run->date, sizeof run->date, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	snprintf(run->commit, sizeof run->commit, "%s", KNIT_COMMIT);
+}
