@@ -38,18 +38,33 @@ struct knit_device {
 	uint32_t pipeline_subgroup; /* the subgroup size that a pipeline requires where its dispatch asks for none; 0: none */
 	pthread_mutex_t queue_lock; /* of the queue and the staging buffer */
 	atomic_bool lost;    /* VK_ERROR_DEVICE_LOST was seen: everything on this device gives DEVICE from then on */
-	struct knit_vk_staging *staging;     /* vk_memory.c */
+	struct knit_vk_heap *heap;           /* vk_heap.c */
+	struct knit_vk_staging *staging;     /* vk_staging.c */
 	struct knit_vk_pipelines *pipelines; /* vk_pipeline.c */
 	knit_vk_counters counters;           /* see knit__vk_count */
 };
 
+/* Where memory lies: the device's own; the host's, which the device can read and the host reads fast (results, staging);
+ * the device's that the host can write and reads slowly, where there is such memory, else the host's (parameters). */
+typedef enum knit_vk_memory_kind { KNIT_VK_LOCAL = 1, KNIT_VK_HOST, KNIT_VK_SHARED } knit_vk_memory_kind;
+
+/* A range of device memory (vk_heap.h). */
+typedef struct knit_vk_slice {
+	VkDeviceMemory memory;
+	uint64_t at, bytes;
+	void *mapped; /* its first byte; NULL: the host cannot reach it */
+	bool cached;  /* the host reads it as fast as other memory */
+	struct knit_vk_block *block;
+} knit_vk_slice;
+
 struct knit_buffer {
 	VkBuffer buffer;
-	VkDeviceMemory memory;
 	uint64_t bytes;
-	void *mapped; /* host-visible memory stays mapped; NULL: through the staging buffer */
-	bool coherent, imported;
-	knit_buffer_use use;
+	uint64_t made_bytes; /* of the VkBuffer: bytes, up to a multiple of 16, so that 4-byte words may be read at the end */
+	void *mapped; /* host-visible memory stays mapped and is coherent; NULL: through the staging buffer */
+	bool imported;
+	knit_buffer_use use; /* 0: the backend's own */
+	knit_vk_slice slice;
 };
 
 /* vk_device.c: opening and closing. The status for a VkResult: MEMORY; DEVICE (of a lost device `lost` is set); OK for
@@ -59,16 +74,20 @@ knit_status knit__vk_enumerate(const knit_context_desc *host, knit_device_info *
 knit_status knit__vk_open(uint32_t index, const knit_context_desc *host, knit_device **out, knit_diag *d);
 void knit__vk_close(knit_device *dev);
 
-/* vk_memory.c: memory of a wanted kind, mapped where that is possible. Kinds: the device's own; the host's, which the
- * device can read (IO, parameters, staging). MEMORY with what was asked and what there is. */
-typedef enum knit_vk_memory_kind { KNIT_VK_LOCAL = 1, KNIT_VK_HOST } knit_vk_memory_kind;
+/* vk_memory.c: buffers. MEMORY with what was asked and what there is. Zeroed only where they come from buffer_create.
+ * Every buffer can be copied from and to besides `usage`. */
 knit_status knit__vk_buffer_make(knit_device *dev, knit_vk_memory_kind kind, VkBufferUsageFlags usage, uint64_t bytes,
                                  knit_buffer **out, knit_diag *d);
 void knit__vk_buffer_free(knit_device *dev, knit_buffer *b);
+
+/* vk_staging.c: copies between the host and memory that it cannot reach. They wait until they are done. */
 knit_status knit__vk_staging_make(knit_device *dev, knit_diag *d);
 void knit__vk_staging_free(knit_device *dev);
+knit_status knit__vk_staging_write(knit_device *dev, knit_buffer *buf, uint64_t at, const void *src, uint64_t bytes);
+knit_status knit__vk_staging_read(knit_device *dev, knit_buffer *buf, uint64_t at, void *dst, uint64_t bytes);
+knit_status knit__vk_staging_clear(knit_device *dev, knit_buffer *buf);
 
-/* The functions of the backend table that live there. */
+/* The functions of the backend table that live in vk_memory.c. */
 knit_status knit__vk_buffer_create(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out);
 knit_status knit__vk_buffer_import(knit_device *dev, const void *host, uint64_t bytes, knit_buffer **out);
 knit_status knit__vk_buffer_write(knit_device *dev, knit_buffer *buf, uint64_t at, const void *src, uint64_t bytes);

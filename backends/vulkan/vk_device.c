@@ -2,6 +2,7 @@
 #include "vk.h"
 
 #include "vk_coopmat.h"
+#include "vk_heap.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,6 +217,8 @@ static knit_status open_steps(knit_device *dev, uint32_t index, const knit_conte
 	caps_fill(dev);
 	status = device_create(dev, d);
 	if (status == KNIT_OK)
+		status = knit__vk_heap_make(dev, d);
+	if (status == KNIT_OK)
 		status = knit__vk_staging_make(dev, d);
 	if (status == KNIT_OK)
 		status = knit__vk_pipelines_make(dev, d);
@@ -250,6 +253,8 @@ void knit__vk_close(knit_device *dev) {
 		knit__vk_pipelines_free(dev);
 	if (dev->staging)
 		knit__vk_staging_free(dev);
+	if (dev->heap)
+		knit__vk_heap_free(dev);
 	if (dev->device && dev->vk.DestroyDevice)
 		dev->vk.DestroyDevice(dev->device, NULL);
 	knit__vk_instance_close(&dev->host, &dev->vk);

@@ -30,12 +30,12 @@ static knit_status subgroup_apply(knit_vk_probe *p, uint64_t size, knit_diag *d)
 
 static knit_status apply(knit_vk_probe *p, const char *name, size_t length, uint64_t value, knit_diag *d) {
 	static const char *const names[] = {"binding", "allocation", "groups", "invocations", "shared", "subgroup",
-	                                    "features"};
+	                                    "features", "memory", "allocations", "mapped"};
 	size_t i = 0;
 
 	while (i < sizeof names / sizeof names[0] && (strlen(names[i]) != length || strncmp(names[i], name, length) != 0))
 		++i;
-	if (value == 0 && i != 6)
+	if (value == 0 && i != 6 && i != 9)
 		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "KNIT_VK_LIMITS: %.*s=0 leaves nothing", (int)length, name);
 	switch (i) {
 	case 0:
@@ -58,10 +58,19 @@ static knit_status apply(knit_vk_probe *p, const char *name, size_t length, uint
 	case 6:
 		p->caps.features &= (uint32_t)value;
 		return KNIT_OK;
+	case 7:
+		p->memory_limit = value;
+		return KNIT_OK;
+	case 8:
+		lower_u32(&p->allocation_limit, value);
+		return KNIT_OK;
+	case 9:
+		p->map_local = value != 0;
+		return KNIT_OK;
 	default:
 		return knit__fail(d, KNIT_ERR_ARGUMENT, 0,
 		                  "KNIT_VK_LIMITS: \"%.*s\": use binding, allocation, groups, invocations, shared, subgroup, "
-		                  "features",
+		                  "features, memory, allocations, mapped",
 		                  (int)(length < 32 ? length : 32), name);
 	}
 }

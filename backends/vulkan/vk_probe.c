@@ -203,6 +203,8 @@ static void caps_fill(knit_vk_probe *p, const answers *a, const extensions *e) {
 
 	if (e->buffers && a->buffers.maxBufferSize && a->buffers.maxBufferSize < allocation)
 		allocation = a->buffers.maxBufferSize;
+	p->allocation_limit = limits->maxMemoryAllocationCount;
+	p->map_local = true;
 	p->caps = (knit_vk_caps){
 		.features = p->offered,
 		.vendor = p->properties.vendorID,

@@ -20,6 +20,9 @@ typedef struct knit_vk_probe {
 	uint32_t pipeline_subgroup; /* what every pipeline requires that does not say; 0: nothing */
 	uint32_t queue_family, timestamp_bits;
 	uint64_t import_align;   /* of host pointers; 0: cannot import */
+	uint64_t memory_limit;   /* bytes of the device's own memory that may be taken; 0: as the driver says */
+	uint32_t allocation_limit; /* allocations of memory at a time */
+	bool map_local;          /* the device's own memory is mapped where it can be */
 	bool memory_budget, cooperative_matrix, integer_dot_extension, subgroup_control, full_subgroups, update_after_bind;
 	bool int16, memory_model, stores_in_all_stages;
 	char reason[160];        /* why it cannot be used; empty: it can */
