@@ -62,7 +62,7 @@ struct knit_buffer {
 	uint64_t bytes;
 	uint64_t made_bytes; /* of the VkBuffer: bytes, up to a multiple of 16, so that 4-byte words may be read at the end */
 	void *mapped; /* host-visible memory stays mapped and is coherent; NULL: through the staging buffer */
-	bool imported;
+	bool coherent, imported; /* coherent: wherever it is mapped */
 	knit_buffer_use use; /* 0: the backend's own */
 	knit_vk_slice slice;
 };

@@ -22,6 +22,7 @@ static knit_status buffer_bind(knit_device *dev, knit_vk_memory_kind kind, knit_
 	if (status != KNIT_OK)
 		return status;
 	buf->mapped = buf->slice.mapped;
+	buf->coherent = buf->mapped != NULL;
 	return knit__vk_status(dev, dev->vk.BindBufferMemory(dev->device, buf->buffer, buf->slice.memory, buf->slice.at),
 	                       "vkBindBufferMemory", d);
 }
