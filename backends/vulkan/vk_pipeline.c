@@ -157,11 +157,11 @@ static VkResult compile(knit_device *dev, const knit_vk_dispatch *want, pipeline
 		.mapEntryCount = want->spec_count, .pMapEntries = map, .dataSize = want->spec_count * 4u, .pData = want->spec};
 	const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo width = {
 		.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
-		.requiredSubgroupSize = want->subgroup};
+		.requiredSubgroupSize = want->subgroup ? want->subgroup : dev->pipeline_subgroup};
 	const VkComputePipelineCreateInfo info = {
 		.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
 		.stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-	              .pNext = want->subgroup ? &width : NULL,
+	              .pNext = width.requiredSubgroupSize ? &width : NULL,
 	              .stage = VK_SHADER_STAGE_COMPUTE_BIT,
 	              .module = module,
 	              .pName = "main",

@@ -86,15 +86,9 @@ knit_status knit__vk_times_make(knit_plan *plan, knit_diag *d) {
 	                                    .queryType = VK_QUERY_TYPE_TIMESTAMP,
 	                                    .queryCount = plan->step_count + 1};
 
-	VkQueueFamilyProperties families[16];
-	uint32_t count = 16, bits = 0;
+	const uint32_t bits = dev->probe.timestamp_bits;
 
 	if (!dev->timing || plan->step_count == 0)
-		return KNIT_OK;
-	dev->vk.GetPhysicalDeviceQueueFamilyProperties(dev->physical, &count, families);
-	if (dev->queue_family < count)
-		bits = families[dev->queue_family].timestampValidBits;
-	if (bits == 0)
 		return KNIT_OK;
 	plan->tick_mask = bits >= 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
 	plan->ns = knit__alloc_array(&dev->a, (size_t)plan->step_count + 1, sizeof *plan->ns);
