@@ -2,6 +2,7 @@
  * way to the device. Nothing here is touched while symbols stay as they are. */
 #include "vk_plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- dims -------------------------------------------------------------------------------------------------------- */
@@ -72,6 +73,13 @@ void knit__vk_step_bounds(knit_plan *plan, uint32_t step) {
 
 /* ---- parameters -------------------------------------------------------------------------------------------------- */
 
+/* KNIT_VK_COPY_PARAMS=1 copies where it need not be: a test aid. */
+static bool copies_wanted(void) {
+	const char *const text = getenv("KNIT_VK_COPY_PARAMS");
+
+	return text && *text && strcmp(text, "0") != 0;
+}
+
 /* Device memory where the host can write it in place; otherwise the host fills a twin, which a copy in the same
  * submission brings across: a shader that fetched its parameters over the bus would wait for it in every dispatch. */
 knit_status knit__vk_control_make(knit_plan *plan, knit_diag *d) {
@@ -86,7 +94,7 @@ knit_status knit__vk_control_make(knit_plan *plan, knit_diag *d) {
 	if (status != KNIT_OK)
 		return status;
 	knit__vk_count(&dev->counters.allocations, 1);
-	if (plan->control->mapped && plan->control->coherent)
+	if (plan->control->mapped && plan->control->coherent && !copies_wanted())
 		return KNIT_OK;
 	knit__vk_count(&dev->counters.allocations, 1);
 	return knit__vk_buffer_make(dev, KNIT_VK_HOST, VK_BUFFER_USAGE_TRANSFER_SRC_BIT, plan->control_bytes, &plan->staging,
