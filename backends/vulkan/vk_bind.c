@@ -145,7 +145,9 @@ static const char *resolve(const knit_plan *plan, knit_buffer *const *bufs, cons
 	case KNIT_VK_SCRATCH:
 		if (step->scratch_bytes == 0)
 			return "binds scratch that it did not ask for";
-		*out = (target){bufs[knit__vk_scratch_buffer(plan->schedule, step)], step->scratch_base, step->scratch_bytes};
+		if (step->scratch_buffer >= plan->schedule->buffer_count || !bufs[step->scratch_buffer])
+			return "has its scratch in a buffer that is not there";
+		*out = (target){bufs[step->scratch_buffer], step->scratch_base, step->scratch_bytes};
 		break;
 	case KNIT_VK_TABLE:
 		if (p->table_bytes == 0)
@@ -169,7 +171,7 @@ static const char *resolve(const knit_plan *plan, knit_buffer *const *bufs, cons
 		return "binds bytes past the end of a buffer";
 	/* Shaders read whole words: storages begin at multiples of the alignment, so the rest of the last one is nobody's. */
 	const uint64_t words = (out->bytes + 3) & ~UINT64_C(3);
-	if (words <= out->buffer->bytes - out->at)
+	if (words <= out->buffer->made_bytes - out->at)
 		out->bytes = words;
 	return out->bytes > caps->max_binding_bytes ? "binds more bytes at once than the device allows" : NULL;
 }

@@ -57,12 +57,6 @@ struct knit_plan {
 	bool evaluated, recorded, in_flight, has_run, upload_due;
 };
 
-/* The buffer that a step's scratch lies in. */
-static inline uint32_t knit__vk_scratch_buffer(const knit_schedule *s, const knit_step *step) {
-	(void)step;
-	return s->arena_buffer;
-}
-
 /* vk_bind.c: pipelines, descriptor sets and tables of all dispatches. */
 knit_status knit__vk_dispatches_make(knit_plan *plan, knit_buffer *const *bufs, knit_diag *d);
 void knit__vk_dispatches_free(knit_plan *plan);

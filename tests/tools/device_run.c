@@ -142,6 +142,8 @@ void device_run_destroy(device_run *r) {
 
 const knit_schedule *device_run_schedule(const device_run *r) { return r->schedule; }
 
+knit_plan *device_run_plan(const device_run *r) { return r->plan; }
+
 knit_status device_run_set(device_run *r, const char *symbol, int64_t value) {
 	const knit_exprs *e = &r->g->exprs;
 

@@ -23,5 +23,7 @@ knit_status device_run_go(device_run *r, knit_diag *d);
 /* The output of the last run as doubles, owned by r; NULL if there is none of that name. */
 const double *device_run_output(device_run *r, const char *output, size_t *count);
 const knit_schedule *device_run_schedule(const device_run *r);
+/* The backend's own plan, for tests that look inside. */
+knit_plan *device_run_plan(const device_run *r);
 
 #endif
