@@ -3,6 +3,7 @@
 
 #include "../../graph/base.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,20 @@ static knit_status instance_create(knit_vk_instance *out, const knit_vk_api *vk,
 	return KNIT_OK;
 }
 
+/* One instance that is never used and never destroyed keeps the drivers' libraries in memory: closing and opening them
+ * again costs tens of milliseconds, and some leave threads and exit handlers behind that must not lose their code. */
+static void keep_drivers(const knit_vk_instance *like, const knit_vk_api *vk) {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static knit_vk_instance kept;
+
+	pthread_mutex_lock(&lock);
+	if (!kept.handle) {
+		kept.validation = like->validation;
+		instance_create(&kept, vk, NULL);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 static knit_status messenger_create(knit_vk_instance *out, const knit_vk_api *vk, knit_diag *d) {
 	const VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(out);
 
@@ -121,6 +136,7 @@ knit_status knit__vk_instance_open(const knit_context_desc *host, knit_vk_instan
 		status = instance_create(out, vk, d);
 	if (status != KNIT_OK)
 		return status;
+	keep_drivers(out, vk);
 	status = knit__vk_load_instance(vk, out->handle, d);
 	if (status == KNIT_OK)
 		status = messenger_create(out, vk, d);
