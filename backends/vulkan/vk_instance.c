@@ -102,16 +102,18 @@ static knit_status instance_create(knit_vk_instance *out, const knit_vk_api *vk,
 	return KNIT_OK;
 }
 
-/* One instance that is never used and never destroyed keeps the drivers' libraries in memory: closing and opening them
- * again costs tens of milliseconds, and some leave threads and exit handlers behind that must not lose their code. */
+/* An instance that is never used and never destroyed keeps the libraries of drivers (and one more those of the layer) in
+ * memory: closing and opening them again costs tens of milliseconds, and some leave threads and exit handlers behind that
+ * must not lose their code. */
 static void keep_drivers(const knit_vk_instance *like, const knit_vk_api *vk) {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static knit_vk_instance kept;
+	static knit_vk_instance kept[2];
+	knit_vk_instance *const k = &kept[like->validation != KNIT_VK_VALIDATE_OFF];
 
 	pthread_mutex_lock(&lock);
-	if (!kept.handle) {
-		kept.validation = like->validation;
-		instance_create(&kept, vk, NULL);
+	if (!k->handle) {
+		k->validation = like->validation;
+		instance_create(k, vk, NULL);
 	}
 	pthread_mutex_unlock(&lock);
 }

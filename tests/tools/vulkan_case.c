@@ -4,22 +4,11 @@
 #include "../../graph/context.h"
 
 #include <check.h>
-#include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* The loader unloads drivers and layers with the last instance. What their globals point to would then be reported as
- * leaked, from a module that has no name any more; kept loaded, it is what it is: reachable. */
-static void keep_libraries(void) {
-	static const char *const names[] = {"libvulkan_lvp.so", "libVkLayer_khronos_validation.so"};
-	static bool kept;
-
-	for (size_t i = 0; !kept && i < sizeof names / sizeof names[0]; ++i)
-		dlopen(names[i], RTLD_NOW | RTLD_NODELETE);
-	kept = true;
-}
-
-/* What the validation layer leaks by itself. */
+/* What the validation layer leaks by itself. It can be named here because libraries stay loaded (vk_instance.c). */
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libVkLayer_khronos_validation.so\n"; }
 
@@ -38,18 +27,53 @@ const knit_backend *vulkan_backend(void) {
 	return NULL;
 }
 
-bool vulkan_present(void) {
+static bool available(knit_device_info *info) {
 	const knit_backend *const b = vulkan_backend();
 	const knit_context_desc desc = {0};
-	knit_device_info info = {0};
 	size_t count = 0;
 
-	keep_libraries();
-	if (!b || b->enumerate(&desc, &info, 1, &count) != KNIT_OK || count == 0)
-		snprintf(info.detail, sizeof info.detail, "this build has no such backend");
-	if (!info.available)
-		printf("SKIP: device vulkan: %s\n", info.detail);
-	return info.available;
+	*info = (knit_device_info){0};
+	if (!b || b->enumerate(&desc, info, 1, &count) != KNIT_OK || count == 0)
+		snprintf(info->detail, sizeof info->detail, "this build has no such backend");
+	return info->available;
+}
+
+bool vulkan_present(void) {
+	knit_device_info info;
+
+	if (available(&info))
+		return true;
+	printf("SKIP: device vulkan: %s\n", info.detail);
+	return false;
+}
+
+bool vulkan_present_checked(void) {
+	knit_device_info info;
+
+	if (getenv("KNIT_VK_VALIDATE"))
+		return vulkan_present();
+	setenv("KNIT_VK_VALIDATE", "sync", 1);
+	if (available(&info))
+		return true;
+	unsetenv("KNIT_VK_VALIDATE");
+	if (!vulkan_present())
+		return false;
+	printf("note: without validation: %s\n", info.detail);
+	return true;
+}
+
+knit_device *vulkan_open_limited(const char *limits, const knit_allocator *a) {
+	const knit_context_desc desc = {.allocator = a ? *a : knit__default_allocator, .log = say};
+	knit_device *dev = NULL;
+	knit_diag d = {0};
+
+	if (limits)
+		setenv("KNIT_VK_LIMITS", limits, 1);
+	const knit_status status = vulkan_backend()->open(0, &desc, &dev, &d);
+	if (limits)
+		unsetenv("KNIT_VK_LIMITS");
+	ck_assert_msg(status == KNIT_OK, "%s", d.text);
+	return dev;
 }
 
 bool vulkan_open(knit_context **ctx, knit_device **dev) {

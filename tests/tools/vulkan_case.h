@@ -12,6 +12,11 @@ bool vulkan_present(void);
  * another kind fails the test. */
 bool vulkan_open(knit_context **ctx, knit_device **dev);
 void vulkan_close(knit_context *ctx, knit_device *dev);
+/* The same with validation (KNIT_VK_VALIDATE=sync) where the layer is installed and the environment does not say. */
+bool vulkan_present_checked(void);
+/* Device 0 with the limits of this text (KNIT_VK_LIMITS; NULL: none) and this allocator (NULL: the usual one). A device
+ * that does not open fails the test. */
+knit_device *vulkan_open_limited(const char *limits, const knit_allocator *a);
 /* Validation messages are expected, and not printed. */
 extern bool vulkan_quiet;
 

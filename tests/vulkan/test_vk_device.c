@@ -3,7 +3,7 @@
 #include "../../backends/vulkan/vk.h"
 #include "../tools/suite.h"
 #include "../tools/track_alloc.h"
-#include "../tools/vulkan_device.h"
+#include "../tools/vulkan_case.h"
 
 #include <stdio.h>
 
@@ -110,7 +110,7 @@ END_TEST
 START_TEST(limits_are_lowered) {
 	if (!here)
 		return;
-	knit_device *dev = vulkan_open(NULL, NULL);
+	knit_device *dev = vulkan_open_limited(NULL, NULL);
 	const knit_vk_caps all = dev->kernel_caps;
 	ck_assert(power_of_two(dev->caps.buffer_align) && dev->caps.buffer_align % all.storage_align == 0);
 	ck_assert_uint_le(all.max_groups, 65535);
@@ -119,7 +119,7 @@ START_TEST(limits_are_lowered) {
 	ck_assert_uint_eq(dev->pipeline_subgroup, 0);
 	knit__vk_close(dev);
 
-	dev = vulkan_open("binding=1048576,allocation=16777216,groups=7,invocations=64,shared=16384,features=0", NULL);
+	dev = vulkan_open_limited("binding=1048576,allocation=16777216,groups=7,invocations=64,shared=16384,features=0", NULL);
 	ck_assert_uint_eq(dev->kernel_caps.max_binding_bytes, 1048576);
 	ck_assert_uint_eq(dev->caps.max_binding_range, 1048576);
 	ck_assert_uint_eq(dev->kernel_caps.max_allocation_bytes, 16777216);
@@ -130,7 +130,7 @@ START_TEST(limits_are_lowered) {
 	ck_assert_uint_eq(dev->kernel_caps.features, 0);
 	knit__vk_close(dev);
 
-	dev = vulkan_open("binding=18446744073709551615,groups=4000000000", NULL);
+	dev = vulkan_open_limited("binding=18446744073709551615,groups=4000000000", NULL);
 	ck_assert_uint_eq(dev->kernel_caps.max_binding_bytes, all.max_binding_bytes);
 	ck_assert_uint_eq(dev->kernel_caps.max_groups, all.max_groups);
 	knit__vk_close(dev);
@@ -140,7 +140,7 @@ END_TEST
 START_TEST(subgroup_sizes_are_the_drivers) {
 	if (!here)
 		return;
-	knit_device *dev = vulkan_open(NULL, NULL);
+	knit_device *dev = vulkan_open_limited(NULL, NULL);
 	const knit_vk_caps all = dev->kernel_caps;
 	knit__vk_close(dev);
 
@@ -148,7 +148,7 @@ START_TEST(subgroup_sizes_are_the_drivers) {
 		char text[64];
 		snprintf(text, sizeof text, "subgroup=%u", size);
 		if (size >= all.subgroup_min && size <= all.subgroup_max) {
-			dev = vulkan_open(text, NULL);
+			dev = vulkan_open_limited(text, NULL);
 			ck_assert_uint_eq(dev->kernel_caps.subgroup, size);
 			ck_assert_uint_eq(dev->kernel_caps.subgroup_min, size);
 			ck_assert_uint_eq(dev->kernel_caps.subgroup_max, size);
@@ -182,7 +182,7 @@ START_TEST(limits_that_make_no_sense_are_refused) {
 	unsetenv("KNIT_VK_VALIDATE");
 	ck_assert(!info.available);
 	ck_assert_msg(strstr(info.detail, "use 0, 1, sync or gpu"), "%s", info.detail);
-	vulkan_here();
+	vulkan_present_checked();
 }
 END_TEST
 
@@ -195,7 +195,7 @@ START_TEST(opening_and_closing_leaves_nothing) {
 	if (!here)
 		return;
 	for (int i = 0; i < 3; ++i) {
-		knit_device *const dev = vulkan_open(NULL, &a);
+		knit_device *const dev = vulkan_open_limited(NULL, &a);
 		ck_assert_ptr_nonnull(dev->device);
 		knit__vk_close(dev);
 		ck_assert_uint_eq(t.live, 0);
@@ -207,7 +207,7 @@ END_TEST
 START_TEST(two_devices_at_once) {
 	if (!here)
 		return;
-	knit_device *const a = vulkan_open(NULL, NULL), *const b = vulkan_open("groups=9", NULL);
+	knit_device *const a = vulkan_open_limited(NULL, NULL), *const b = vulkan_open_limited("groups=9", NULL);
 
 	ck_assert_uint_eq(b->kernel_caps.max_groups, 9);
 	ck_assert_uint_gt(a->kernel_caps.max_groups, 9);
@@ -261,7 +261,7 @@ START_TEST(validation_found_nothing) {
 END_TEST
 
 int main(void) {
-	here = vulkan_here();
+	here = vulkan_present_checked();
 
 	const TTest *const tests[] = {an_entry_says_what_there_is,
 	                              a_driver_that_is_not_there_is_told,
