@@ -5,4 +5,9 @@
 set(KNIT_SHADER_VARIANTS
 	"gather | gather.comp | |"
 	"map | map.comp | |"
+	"copy | copy.comp | |"
+	"softmax | softmax.comp | |"
+	"argmax | argmax.comp | |"
+	"norm | norm.comp | |"
+	"add_norm | norm.comp | ADD |"
 )

@@ -26,7 +26,8 @@ float knit_exp(float x) {
 	float f1, f2;
 	const float p = knit_exp_parts(x, f1, f2);
 
-	return knit_is_nan(x) ? x : p * f1 * f2;
+	precise const float y = p * f1 * f2; /* in this order: one of the powers alone may leave the range */
+	return knit_is_nan(x) ? x : y;
 }
 
 /* x / (1 + exp(-u)), u of x's sign. Only exp(-|u|) is taken: the divisor stays in [1, 2], where division is precise. */
@@ -34,7 +35,8 @@ float knit_gate(float x, float u) {
 	float f1, f2;
 	const float p = knit_exp_parts(-abs(u), f1, f2);
 
-	return (u < 0.0 ? x * p * f1 * f2 : x) / (1.0 + p * f1 * f2);
+	precise const float scaled = x * p * f1 * f2, e = p * f1 * f2;
+	return (u < 0.0 ? scaled : x) / (1.0 + e);
 }
 
 float knit_silu(float x) { return knit_gate(x, x); }

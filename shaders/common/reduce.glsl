@@ -1,45 +1,48 @@
 /* Owns reductions over a group, whatever the width of its subgroups. Every invocation of the group calls them, at the same
- * place, and gets the same result. */
-shared float knit_partial[(gl_WorkGroupSize.x + 3) / 4]; /* one per subgroup of the narrowest width, 4 */
+ * place, and gets the same result. A reduction leaves one number per subgroup in shared memory, which each invocation
+ * then combines in the same order. */
+shared uint knit_partial[(gl_WorkGroupSize.x + 3) / 4]; /* one per subgroup of the narrowest width, 4 */
 
-float knit_group_sum(float x) {
-	const float part = subgroupAdd(x);
-	float sum = 0.0;
-
-	barrier(); /* the last reduction has been read */
+void knit_exchange(uint part) {
+	barrier(); /* what the last reduction left has been read */
 	if (subgroupElect())
 		knit_partial[gl_SubgroupID] = part;
 	barrier();
+}
+
+float knit_group_sum(float x) {
+	float sum = 0.0;
+
+	knit_exchange(floatBitsToUint(subgroupAdd(x)));
 	for (uint i = 0; i < gl_NumSubgroups; ++i)
-		sum += knit_partial[i];
+		sum += uintBitsToFloat(knit_partial[i]);
 	return sum;
 }
 
 /* Of numbers: what a NaN among them does is not defined. */
 float knit_group_max(float x) {
-	const float part = subgroupMax(x);
-	float largest;
+	knit_exchange(floatBitsToUint(subgroupMax(x)));
 
-	barrier();
-	if (subgroupElect())
-		knit_partial[gl_SubgroupID] = part;
-	barrier();
-	largest = knit_partial[0];
+	float largest = uintBitsToFloat(knit_partial[0]);
+	for (uint i = 1; i < gl_NumSubgroups; ++i)
+		largest = max(largest, uintBitsToFloat(knit_partial[i]));
+	return largest;
+}
+
+uint knit_group_max(uint x) {
+	knit_exchange(subgroupMax(x));
+
+	uint largest = knit_partial[0];
 	for (uint i = 1; i < gl_NumSubgroups; ++i)
 		largest = max(largest, knit_partial[i]);
 	return largest;
 }
 
 uint knit_group_min(uint x) {
-	const uint part = subgroupMin(x);
-	uint smallest;
+	knit_exchange(subgroupMin(x));
 
-	barrier();
-	if (subgroupElect())
-		knit_partial[gl_SubgroupID] = uintBitsToFloat(part);
-	barrier();
-	smallest = floatBitsToUint(knit_partial[0]);
+	uint smallest = knit_partial[0];
 	for (uint i = 1; i < gl_NumSubgroups; ++i)
-		smallest = min(smallest, floatBitsToUint(knit_partial[i]));
+		smallest = min(smallest, knit_partial[i]);
 	return smallest;
 }

@@ -9,6 +9,13 @@ const knit_vk_kernel *const knit__vk_kernels[] = {
 	&knit__vk_scale,
 	&knit__vk_silu,
 	&knit__vk_gelu,
+	&knit__vk_copy,
+	&knit__vk_cast,
+	&knit__vk_softmax,
+	&knit__vk_argmax,
+	&knit__vk_rms_norm,
+	&knit__vk_layer_norm,
+	&knit__vk_add_rms_norm,
 };
 
 const uint32_t knit__vk_kernel_count = sizeof knit__vk_kernels / sizeof knit__vk_kernels[0];

@@ -3,6 +3,7 @@
 #ifndef KNIT_VK_OPERAND_H
 #define KNIT_VK_OPERAND_H
 
+#include "../../../shaders/params/rows.h"
 #include "../vk_kernel.h"
 
 /* ---- in accepts() ------------------------------------------------------------------------------------------------ */
@@ -75,6 +76,29 @@ static inline uint64_t knit__vk_word_bytes(knit_dtype t) { return t == KNIT_F32 
 /* Words of `elements` elements; whole blocks. */
 static inline uint64_t knit__vk_words(knit_dtype t, int64_t elements) {
 	return (uint64_t)(t == KNIT_Q8_0 ? elements / 32 * 17 : t == KNIT_Q4_0 ? elements / 32 * 9 : elements);
+}
+
+static inline knit_rows knit__vk_rows(const knit_vk_tensor *t) {
+	const uint32_t outer = t->rank - 1u;
+	knit_rows r = {.at = (uint)t->offset, .size = {1, 1}};
+
+	for (uint32_t i = 0; i < outer; ++i) {
+		const uint32_t at = 3 - outer + i;
+
+		r.stride[at] = (uint)t->strides[i];
+		if (at > 0)
+			r.size[at - 1] = (uint)t->dims[i];
+	}
+	return r;
+}
+/* Invocations for a group that has a row: eight elements each, at most 512. */
+static inline uint32_t knit__vk_row_width(const knit_vk_caps *caps, const knit_vk_tensor *x) {
+	const uint64_t wanted = knit__vk_ceil_div((uint64_t)x->dims[x->rank - 1], 8);
+	uint32_t width = 32;
+
+	while (width < wanted && width < 512)
+		width *= 2;
+	return knit__vk_local(caps, width);
 }
 
 static inline knit_vk_binding knit__vk_in(uint8_t index) { return (knit_vk_binding){.source = KNIT_VK_IN, .index = index}; }
