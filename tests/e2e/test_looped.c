@@ -63,6 +63,57 @@ static knit_memory memory_of(const model_run *r) {
 	return m;
 }
 
+typedef struct report_text { char *text; size_t bytes; } report_text;
+
+static void append_report(void *user, const char *text, size_t bytes) {
+	report_text *t = user;
+
+	t->text = realloc(t->text, t->bytes + bytes + 1);
+	ck_assert_ptr_nonnull(t->text);
+	memcpy(t->text + t->bytes, text, bytes);
+	t->bytes += bytes;
+	t->text[t->bytes] = '\0';
+}
+
+/* Bytes of a store's tensors, those with equal bytes once. */
+static uint64_t unique_bytes(const knit_weights *store) {
+	knit_weight_info info, other;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; knit_weights_at(store, i, &info) == KNIT_OK; ++i) {
+		bool first = true;
+		for (size_t k = 0; k < i && first; ++k)
+			first = knit_weights_at(store, k, &other) == KNIT_OK && other.storage != info.storage;
+		sum += first ? info.bytes : 0;
+	}
+	return sum;
+}
+
+/* What a program keeps of base weights is what the file holds, to the byte; what kernels' layouts add is told apart, here and in
+ * the report, whose storages add up to the same. */
+static void check_resident(const model_run *r) {
+	const knit_memory m = memory_of(r);
+	uint64_t sum = 0;
+	report_text report = {0};
+
+	ck_assert_uint_eq(m.weight_bytes, unique_bytes(r->model.file.store));
+	ck_assert_int_eq(knit_program_report(r->decoder.program, NULL, append_report, &report), KNIT_OK);
+	cJSON *const root = cJSON_Parse(report.text), *item;
+	ck_assert_ptr_nonnull(root);
+	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "storages")) {
+		if (strcmp(cJSON_GetObjectItem(item, "kind")->valuestring, "weight") == 0)
+			sum += (uint64_t)cJSON_GetObjectItem(item, "bytes")->valuedouble;
+	}
+	const cJSON *const memory = cJSON_GetObjectItem(root, "memory");
+	ck_assert_double_eq(cJSON_GetObjectItem(memory, "weight_bytes")->valuedouble, (double)m.weight_bytes);
+	ck_assert_double_eq(cJSON_GetObjectItem(memory, "packed_bytes")->valuedouble, (double)m.packed_bytes);
+	printf("resident: %llu bytes of base weights, %llu more for layouts\n", (unsigned long long)m.weight_bytes,
+		   (unsigned long long)m.packed_bytes);
+	ck_assert_uint_eq(sum, m.weight_bytes + m.packed_bytes);
+	cJSON_Delete(root);
+	free(report.text);
+}
+
 /* Base weights resident once: the same bytes for 5, 7 and 7 visits with LoRA. */
 START_TEST(golden_cases) {
 	static const char lora[] = "golden/looped-lora/loop_mid3_lora_all_r8.lora.safetensors";
@@ -72,14 +123,17 @@ START_TEST(golden_cases) {
 	if (!check_case(&r, NULL, NULL, "base_5", 16))
 		return;
 	once = memory_of(&r);
+	check_resident(&r);
 	model_run_close(&r);
 	check_case(&r, looped, NULL, "loop_mid3", 16);
 	twice = memory_of(&r);
+	check_resident(&r);
 	model_run_close(&r);
 	check_case(&r, looped, NULL, "loop_mid3", 1);
 	model_run_close(&r);
 	check_case(&r, NULL, lora, "loop_mid3_lora_all_r8", 16);
 	with_lora = memory_of(&r);
+	check_resident(&r);
 	ck_assert_uint_eq(r.model.config.visit_count, 7); /* the adapter brought its schedule */
 	model_run_close(&r);
 

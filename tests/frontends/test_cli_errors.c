@@ -14,6 +14,8 @@ static const char model[] = KNIT_SOURCE_DIR "/frontends/demo/shakespeare.gguf";
 
 START_TEST(help_teaches_by_example) {
 	static const char *const commands[] = {"run", "info", "graph", "eval", "devices"};
+	static const char *const options[] = {"--save FILE", "--load FILE", "--kv SPEC", "--memory SIZE", "--ctx N",
+	                                      "q4_0", "layer:", "first:", "group:N", "window=N", "sinks=N"};
 	char example[64];
 	command_result r;
 
@@ -25,6 +27,10 @@ START_TEST(help_teaches_by_example) {
 		ck_assert_msg(strstr(r.out, example) != NULL, "no example in: %s", r.out);
 		command_clear(&r);
 	}
+	RUN(&r, NULL, "run", "--help");
+	for (size_t i = 0; i < sizeof options / sizeof *options; ++i)
+		ck_assert_msg(strstr(r.out, options[i]) != NULL, "no word of %s in: %s", options[i], r.out);
+	command_clear(&r);
 	RUN(&r, NULL, "--help");
 	ck_assert_int_eq(r.code, 0);
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)

@@ -1,6 +1,7 @@
 /* KV policies: their text, the slots of each visit, bytes by the formula, what a visit that only reads is built of, and
  * the largest context for a memory limit. */
 #include "../../frontends/models/fit.h"
+#include "../../frontends/models/load.h"
 #include "../tools/suite.h"
 #include "../tools/tiny_model.h"
 
@@ -208,6 +209,50 @@ START_TEST(bytes_are_what_the_formula_says) {
 		}
 	}
 	tiny_close();
+}
+END_TEST
+
+/* The same of the bundled model, whose rows hold whole blocks: every policy, every pair of types, plain slots and rings. */
+START_TEST(bytes_of_every_pair_of_types) {
+	enum { TYPES = 5, POLICIES = 6, VISITS = 12, KV_ROW = 128, MAX_TOKENS = 8 };
+	static const knit_dtype types[TYPES] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+	static const uint64_t row_bytes[TYPES] = {4 * KV_ROW, 2 * KV_ROW, 2 * KV_ROW, KV_ROW / 32 * 34, KV_ROW / 32 * 18};
+	static const struct { knit__kv_policy policy; uint32_t group; uint64_t slots; } policies[POLICIES] = {
+		{KNIT__KV_VISIT, 0, VISITS}, {KNIT__KV_LAYER, 0, 4},  {KNIT__KV_FIRST, 0, 4},
+		{KNIT__KV_GROUP, 1, VISITS}, {KNIT__KV_GROUP, 2, 6}, {KNIT__KV_GROUP, 4, 3},
+	};
+	knit_context *ctx = NULL;
+	knit__model m;
+	knit_diag d = {0};
+
+	ck_assert_int_eq(knit_context_create(NULL, &ctx), KNIT_OK);
+	ck_assert_msg(knit__model_load(ctx, &(knit__model_desc){.path = KNIT_SOURCE_DIR "/frontends/demo/shakespeare.gguf"}, &m,
+								   &d) == KNIT_OK,
+				  "%s", d.text);
+	ck_assert(m.config.visit_count == VISITS && m.config.kv_heads * m.config.head_dim == KV_ROW);
+	for (uint32_t i = 0; i < TYPES * TYPES + TYPES * POLICIES; ++i) {
+		/* All pairs with one policy or another, then all policies with one type. */
+		const uint32_t pair = i < TYPES * TYPES ? i : (i - TYPES * TYPES) / POLICIES * (TYPES + 1);
+		const uint32_t k = pair / TYPES, v = pair % TYPES, p = i < TYPES * TYPES ? i % POLICIES : (i - TYPES * TYPES) % POLICIES;
+		const bool ring = i % 3 == 1;
+		const knit__decoder_desc desc = {.config = &m.config, .base = m.file.store, .adapters = m.adapters,
+										 .sequences = 1 + i % 2, .positions = ring ? 0 : 77, .max_tokens = MAX_TOKENS,
+										 .kv_k = types[k], .kv_v = types[v], .window = ring ? 20 : 0, .sinks = ring ? 3 : 0,
+										 .device = "cpu", .plan_only = true};
+		const uint64_t cells = ring ? 3 + 20 + MAX_TOKENS - 1 : 77, row = row_bytes[k] + row_bytes[v];
+		knit_program *program;
+		knit_memory memory;
+
+		m.config.kv_policy = policies[p].policy;
+		m.config.kv_group = policies[p].group;
+		ck_assert_msg(knit__decoder_compile(ctx, &desc, &program, &d) == KNIT_OK, "%s", d.text);
+		knit_program_memory(program, &memory);
+		knit_program_release(program);
+		ck_assert_uint_eq(memory.state_bytes, policies[p].slots * (1 + i % 2) * cells * row);
+		ck_assert_uint_eq(knit__decoder_kv_bytes(&m.config, types[k], types[v]), policies[p].slots * row);
+	}
+	knit__model_unload(&m);
+	knit_context_destroy(ctx);
 }
 END_TEST
 
@@ -469,6 +514,7 @@ int main(void) {
 								  texts_are_written,
 								  maps_by_policy,
 								  bytes_are_what_the_formula_says,
+								  bytes_of_every_pair_of_types,
 								  readers_have_no_projections,
 								  policies_compute_what_they_say,
 								  windows_of_a_decoder,

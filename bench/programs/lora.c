@@ -1,19 +1,19 @@
 /* What a LoRA costs per token of decode: a looped model made of random weights, with a LoRA on all seven projections of every
  * visit against the same visits without, over the same base weights, in alternating runs. */
-#include "../backends/program.h"
-#include "../frontends/models/decoder.h"
+#include "../../backends/program.h"
+#include "../../frontends/models/decoder.h"
+#include "../rows.h"
 
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { VOCAB = 512, MAX_PAIRS = 4096 };
+enum { VOCAB = 512, MAX_PAIRS = 1 << 16 };
 
 static const char help[] =
 	"bench-lora: time of a decoded token with a LoRA on every projection of every visit, against the same visits without.\n\n"
@@ -22,8 +22,8 @@ static const char help[] =
 	"  bench-lora --dim 576 --ffn 1536 --heads 9 --kv-heads 3\n"
 	"  bench-lora --steps                         where the time goes, by op\n\n"
 	"Both decoders share the base weights. A pair is a few tokens of each, the order changing from pair to pair; printed are\n"
-	"the medians, and the median of the ratios of pairs with its interval of 95 % (from ranks: nothing is assumed of their\n"
-	"distribution). Weights are random, the vocabulary is small: the head would only dilute what is measured.\n\n"
+	"the medians, and the median of the ratios of pairs with its interval of 95 % (by bootstrap). Weights\n"
+	"are random, the vocabulary is small: the head would only dilute what is measured.\n\n"
 	"      --dim N --ffn N --heads N --kv-heads N     (2048, 5632, 32, 4)\n"
 	"      --layers N --loops N                       (10, 3)\n"
 	"      --rank N         of the LoRA (16)\n"
@@ -199,72 +199,6 @@ static double run(runner *r, int64_t tokens) {
 	return (seconds() - begin) / (double)tokens;
 }
 
-static int by_value(const void *a, const void *b) {
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(const double *sorted, int64_t n) { return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2; }
-
-/* Ranks between which the median lies with 95 %: of a binomial with p = 1/2. */
-static void interval(const double *sorted, int64_t n, double *lo, double *hi) {
-	double below = 0, at = pow(0.5, (double)n);
-	int64_t k = 0;
-
-	while (k < n / 2 && below + at <= 0.025) {
-		below += at;
-		at *= (double)(n - k) / (double)(k + 1);
-		++k;
-	}
-	*lo = sorted[k ? k - 1 : 0];
-	*hi = sorted[n - (k ? k : 1)];
-}
-
-/* ---- what memory gives ------------------------------------------------------------------------------------------- */
-
-typedef struct reader { const uint64_t *data; size_t count; uint64_t sum; } reader;
-
-static void *read_part(void *arg) {
-	reader *const r = arg;
-	uint64_t sum[8] = {0};
-
-	for (size_t i = 0; i + 8 <= r->count; i += 8)
-		for (int k = 0; k < 8; ++k)
-			sum[k] += r->data[i + (size_t)k];
-	for (int k = 0; k < 8; ++k)
-		r->sum += sum[k];
-	return NULL;
-}
-
-/* Bytes per second of adding up a region larger than any cache, best of five. */
-static double read_rate(uint32_t threads) {
-	const size_t bytes = (size_t)512 << 20, part = bytes / 8 / threads;
-	uint64_t *const data = malloc(bytes);
-	reader readers[64];
-	pthread_t ids[64];
-	double best = 1e9;
-
-	if (!data || threads > 64)
-		return 0;
-	memset(data, 1, bytes);
-	for (int round = 0; round < 5; ++round) {
-		const double begin = seconds();
-
-		for (uint32_t i = 0; i < threads; ++i) {
-			readers[i] = (reader){data + i * part, part, 0};
-			if (pthread_create(&ids[i], NULL, read_part, &readers[i]) != 0)
-				die("no thread", NULL);
-		}
-		for (uint32_t i = 0; i < threads; ++i)
-			pthread_join(ids[i], NULL);
-		const double took = seconds() - begin;
-		best = took < best ? took : best;
-	}
-	free(data);
-	return (double)bytes / best;
-}
-
 /* ---- by op ------------------------------------------------------------------------------------------------------- */
 
 static void add_times(const runner *r, double *by_op) {
@@ -301,8 +235,8 @@ static void print_steps(runner *with, runner *without) {
 static void measure(const options *o, runner *with, runner *without) {
 	double *const ratio = malloc(3 * (size_t)o->pairs * sizeof *ratio);
 	double *const a = ratio + o->pairs, *const b = a + o->pairs;
+	bench_stats with_stats, without_stats, ratios;
 	knit_memory m;
-	double lo, hi;
 
 	if (!ratio)
 		die("out of memory", NULL);
@@ -316,10 +250,11 @@ static void measure(const options *o, runner *with, runner *without) {
 			a[i] = run(with, o->tokens);
 		ratio[i] = a[i] / b[i];
 	}
-	for (int k = 0; k < 3; ++k)
-		qsort(ratio + k * o->pairs, (size_t)o->pairs, sizeof *ratio, by_value);
-	interval(ratio, o->pairs, &lo, &hi);
-	const double ms_with = median(a, o->pairs) * 1e3, ms_without = median(b, o->pairs) * 1e3, times = median(ratio, o->pairs);
+	bench_stats_of(ratio, (size_t)o->pairs, 1, &ratios);
+	bench_stats_of(a, (size_t)o->pairs, 1, &with_stats);
+	bench_stats_of(b, (size_t)o->pairs, 1, &without_stats);
+	const double ms_with = with_stats.median * 1e3, ms_without = without_stats.median * 1e3;
+	const double times = ratios.median, lo = ratios.lo, hi = ratios.hi;
 
 	must(knit_program_memory(with->decoder.program, &m), "memory", NULL);
 	/* Of the embedding one row is read; its other use is the head. */
@@ -435,8 +370,12 @@ int main(int argc, char **argv) {
 	must(knit__decoder_config_adapter(&config, &lora_keys, lora, &d), "adapter", &d);
 	open_runner(ctx, &config, base, lora, &with);
 	open_runner(ctx, &config, base, NULL, &without);
-	if (!o.markdown)
-		printf("a plain read        %.1f GB/s with %u threads\n", read_rate(o.threads) / 1e9, o.threads);
+	if (!o.markdown) {
+		bench_peaks peaks;
+
+		bench_measure_peaks(o.threads, &peaks);
+		printf("memory              %.1f GB/s can be read with %u threads\n", peaks.read_gbps, o.threads);
+	}
 	measure(&o, &with, &without);
 	if (o.steps)
 		print_steps(&with, &without);
