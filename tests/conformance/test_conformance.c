@@ -5,242 +5,26 @@
  *   test-conformance-conformance --support                            the support matrix as Markdown
  */
 #include "cases.h"
+#include "conf_run.h"
 
 #include "../../backends/cpu/cpu_kernel.h"
 #include "../../graph/context.h"
 #include "../../graph/schedule.h"
 #include "../tools/device_run.h"
+#include "../tools/vulkan_case.h"
 
 #include <check.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_REPORTED 20
 /* Kernels that no case can reach yet, because no pass lays weights out in panels; their unit tests run them directly. */
 #define NOT_YET_REACHED "_panels"
 
-/* What a backend does not do: `never` by nature, or not yet. An entry that turns out to work fails the suite. */
-static const struct { const char *device, *op; knit_dtype dtype; bool never; const char *because; } refused[] = {
-	{"", "", 0, false, ""},
-};
-
-typedef struct config { const char *device, *isa; uint32_t threads; const char *only; } config;
-
 static conf_case *cases;
 static size_t case_count;
-static config chosen;
-
-static const knit_backend *find_backend(const char *name) {
-	for (size_t i = 0; knit__backend_at(i); ++i)
-		if (strcmp(knit__backend_at(i)->name, name) == 0)
-			return knit__backend_at(i);
-	return NULL;
-}
-
-static bool is_refused(const config *cfg, const conf_case *c) {
-	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; ++i)
-		if (strcmp(refused[i].device, cfg->device) == 0 && strcmp(refused[i].op, knit__op(c->op)->name) == 0 &&
-		    refused[i].dtype == c->dtype)
-			return true;
-	return false;
-}
-
-static void say_failure(const config *cfg, const conf_case *c, const char *why) {
-	printf("FAIL %s: %s\n  again: test-conformance-conformance --device %s%s%s --threads %u --case %s\n", c->name, why,
-	       cfg->device, cfg->isa ? " --isa " : "", cfg->isa ? cfg->isa : "", cfg->threads, c->name);
-}
-
-/* Feeds the oracle and the device the inputs of one run. */
-static bool feed(const case_build *b, knit_interp *oracle, device_run *device) {
-	if (b->tokens && (knit__interp_set_symbol(oracle, "tokens", b->tokens) != KNIT_OK ||
-	                  device_run_set(device, "tokens", b->tokens) != KNIT_OK))
-		return false;
-	for (uint32_t i = 0; i < b->input_count; ++i) {
-		const case_input *in = &b->inputs[i];
-
-		if (knit__interp_write(oracle, in->name, in->data, in->count) != KNIT_OK ||
-		    device_run_write(device, in->name, in->data, in->count) != KNIT_OK)
-			return false;
-	}
-	return true;
-}
-
-static bool compare(const config *cfg, const case_build *b, int output, const knit_interp *oracle,
-                    const knit_array *want, const double *got, size_t count) {
-	const knit_tensor *t = output ? b->more[output - 1] : b->t;
-	const case_bound bound = output ? b->c->more[output - 1] : b->c->bound;
-	const knit_array *operands[CASE_TENSORS] = {0};
-	double *tolerance = calloc(count + 1, sizeof *tolerance);
-	char why[160];
-	bool ok = true;
-
-	for (int i = 0; i < CASE_TENSORS; ++i)
-		operands[i] = t[i].id ? knit__interp_value(oracle, t[i].id) : NULL;
-	if (bound)
-		bound(b->c, operands, want, tolerance);
-	for (size_t i = 0; ok && i < count; ++i) {
-		/* A tolerance that is NaN or infinite belongs to an element that is. */
-		const double off = fabs(got[i] - want->data[i]);
-		const bool both_nan = isnan(want->data[i]) && isnan(got[i]);
-
-		ok = both_nan || got[i] == want->data[i] || off <= tolerance[i];
-		if (!ok) {
-			snprintf(why, sizeof why, "output %d, element %zu is %.9g, needs %.9g within %.3g (off by %.3g)", output, i,
-			         got[i], want->data[i], tolerance[i], off);
-			say_failure(cfg, b->c, why);
-		}
-	}
-	free(tolerance);
-	return ok;
-}
-
-static bool check_output(const config *cfg, const case_build *b, int output, const knit_interp *oracle,
-                         device_run *device) {
-	static const char *const names[CASE_OUTPUTS] = {"y", "y.1", "y.2"};
-	const knit_array *want;
-	size_t count = 0;
-
-	if (knit__interp_output(oracle, names[output], &want) != KNIT_OK) {
-		if (output == 0)
-			say_failure(cfg, b->c, "there is no output y");
-		return output > 0;
-	}
-	const double *got = device_run_output(device, names[output], &count);
-	if (!got || count != (size_t)knit__array_count(want)) {
-		say_failure(cfg, b->c, "an output has another size than the reference's");
-		return false;
-	}
-	return strcmp(cfg->device, "null") == 0 || compare(cfg, b, output, oracle, want, got, count);
-}
-
-static bool run_prepared(const config *cfg, case_build *b, knit_interp *oracle, device_run *device) {
-	knit_diag d = {0};
-
-	for (int run = 0; run < b->c->runs; ++run) {
-		case_feed(b, run);
-		if (!feed(b, oracle, device)) {
-			say_failure(cfg, b->c, "the inputs were not taken");
-			return false;
-		}
-		if (knit__interp_run(oracle, &d) != KNIT_OK || device_run_go(device, &d) != KNIT_OK) {
-			say_failure(cfg, b->c, d.text);
-			return false;
-		}
-		for (int output = 0; output < CASE_OUTPUTS; ++output)
-			if (!check_output(cfg, b, output, oracle, device))
-				return false;
-	}
-	return true;
-}
-
-static void note_kernels(const device_run *device, bool *hit) {
-	const knit_schedule *s = device_run_schedule(device);
-
-	for (uint32_t i = 0; i < s->step_count; ++i)
-		if (s->steps[i].kernel && s->steps[i].kernel <= knit__cpu_kernel_count)
-			hit[s->steps[i].kernel - 1] = true;
-}
-
-/* Cases of ops that passes make reach them by a graph of plain ops. */
-#define FUSIONS "fuse_linear,merge_siblings,fuse_norm,fuse_kv,fuse_elementwise"
-
-static bool is_fused(uint16_t op) {
-	return op >= KNIT_OP_LINEAR_LORA && op <= KNIT_OP_MAP;
-}
-
-static bool has_step(const device_run *device, uint16_t op) {
-	const knit_schedule *s = device_run_schedule(device);
-
-	for (uint32_t i = 0; i < s->step_count; ++i)
-		if (s->steps[i].op == op)
-			return true;
-	return false;
-}
-
-/* Once with the fusions, so that a fused op is met, and for these once without; other ops without. */
-static bool run_opened(const config *cfg, const knit_backend *backend, knit_device *dev, case_build *b, bool fuse,
-                       bool *hit) {
-	const conf_case *c = b->c;
-	knit_interp *oracle = NULL;
-	device_run *device = NULL;
-	knit_diag d = {0};
-	bool ok = false;
-
-	if (knit__interp_create(b->g, 1, &oracle, &d) != KNIT_OK) {
-		say_failure(cfg, c, d.text);
-	} else if (device_run_create(b->g, backend, dev, fuse ? NULL : FUSIONS, &device, &d) != KNIT_OK) {
-		ok = d.status == KNIT_ERR_UNSUPPORTED && is_refused(cfg, c);
-		if (!ok)
-			say_failure(cfg, c, d.text);
-	} else if (is_refused(cfg, c)) {
-		say_failure(cfg, c, "is listed as not supported, and works: take it off the list");
-	} else if (has_step(device, c->op) != (fuse || !is_fused(c->op))) {
-		say_failure(cfg, c, fuse ? "no step of this op was made" : "a step of this op was made though fusing is off");
-	} else if (fuse && device_run_schedule(device)->step_count != c->steps) {
-		say_failure(cfg, c, "more was left beside the fused step than should be");
-	} else {
-		if (hit)
-			note_kernels(device, hit);
-		ok = run_prepared(cfg, b, oracle, device);
-	}
-	device_run_destroy(device);
-	knit__interp_destroy(oracle);
-	return ok;
-}
-
-static bool run_case(const config *cfg, knit_context *ctx, const knit_backend *backend, knit_device *dev,
-                     const conf_case *c, bool *hit) {
-	case_build b;
-	knit_diag d = {0};
-	bool ok = case_open(&b, ctx, c);
-
-	if (!ok) {
-		knit_graph_status(b.g, &d);
-		say_failure(cfg, c, d.text);
-	}
-	ok = ok && run_opened(cfg, backend, dev, &b, is_fused(c->op), hit);
-	ok = ok && (!is_fused(c->op) || run_opened(cfg, backend, dev, &b, false, hit));
-	case_close(&b);
-	return ok;
-}
-
-/* Runs what cfg chooses; returns the number of failures, -1 if the device is absent. */
-static int run_config(const config *cfg, bool *hit) {
-	const knit_backend *backend = find_backend(cfg->device);
-	knit_context *ctx = NULL;
-	knit_device *dev = NULL;
-	knit_diag d = {0};
-	int failed = 0, ran = 0;
-
-	if (cfg->isa)
-		setenv("KNIT_CPU_ISA", cfg->isa, 1);
-	else
-		unsetenv("KNIT_CPU_ISA");
-	knit_context_desc desc = {.cpu_threads = cfg->threads};
-	if (!backend || knit_context_create(&desc, &ctx) != KNIT_OK)
-		return -1;
-	if (backend->open(0, &ctx->desc, &dev, &d) != KNIT_OK) {
-		printf("SKIP: device %s: %s\n", cfg->device, d.text);
-		knit_context_destroy(ctx);
-		return -1;
-	}
-	for (size_t i = 0; i < case_count && failed < MAX_REPORTED; ++i) {
-		if (cfg->only && strcmp(cfg->only, cases[i].name) != 0)
-			continue;
-		ran++;
-		failed += !run_case(cfg, ctx, backend, dev, &cases[i], hit);
-	}
-	backend->close(dev);
-	knit_context_destroy(ctx);
-	printf("%s%s%s, %u thread%s: %d cases, %d failed%s\n", cfg->device, cfg->isa ? " " : "", cfg->isa ? cfg->isa : "",
-	       cfg->threads, cfg->threads == 1 ? "" : "s", ran, failed, failed == MAX_REPORTED ? " (stopped there)" : "");
-	if (ran == 0)
-		printf("no case of that name\n");
-	return ran ? failed : 1;
-}
+static conf_config chosen = {.threads = 1};
 
 /* ---- the support matrix ------------------------------------------------------------------------------------------ */
 
@@ -254,8 +38,8 @@ static bool supported(knit_context *ctx, const knit_backend *backend, knit_devic
 		if (cases[i].op != op || cases[i].dtype != dtype)
 			continue;
 		const bool built = case_open(&b, ctx, &cases[i]);
-		any = built && device_run_create(b.g, backend, dev, is_fused(op) ? NULL : FUSIONS, &device, NULL) == KNIT_OK &&
-		      (!is_fused(op) || has_step(device, op));
+		any = built && device_run_create(b.g, backend, dev, conf_is_fused(op) ? NULL : conf_fusions, &device, NULL) == KNIT_OK &&
+		      (!conf_is_fused(op) || conf_has_step(device_run_schedule(device), op));
 		device_run_destroy(device);
 		case_close(&b);
 		break;
@@ -296,6 +80,10 @@ static void support_matrix(knit_text *t) {
 }
 
 START_TEST(readme_has_the_present_matrix) {
+	if (!vulkan_present()) {
+		printf("SKIP: the support matrix: its column of this device would be empty\n");
+		return;
+	}
 	knit_text t = {.a = &knit__default_allocator};
 	char *readme = calloc(1, 1 << 20);
 	FILE *f = fopen(KNIT_SOURCE_DIR "/README.md", "r");
@@ -330,9 +118,9 @@ START_TEST(every_op_has_a_case) {
 END_TEST
 
 START_TEST(null_takes_every_case) {
-	const config cfg = {"null", NULL, 1, NULL};
+	const conf_config cfg = {.device = "null", .threads = 1};
 
-	ck_assert_int_eq(run_config(&cfg, NULL), 0);
+	ck_assert_int_eq(conf_run(&cfg, cases, case_count), 0);
 }
 END_TEST
 
@@ -348,9 +136,13 @@ START_TEST(cpu_agrees_with_the_reference) {
 		best = KNIT_CPU_AVX512;
 	for (int isa = 0; isa <= (int)best; ++isa) {
 		for (uint32_t threads = 1; threads <= 3; threads += 2) {
-			const config cfg = {"cpu", isas[isa], threads, NULL};
+			const conf_config cfg = {.device = "cpu",
+			                         .isa = isas[isa],
+			                         .threads = threads,
+			                         .hit = hit,
+			                         .hit_count = knit__cpu_kernel_count};
 
-			ck_assert_int_eq(run_config(&cfg, hit), 0);
+			ck_assert_int_eq(conf_run(&cfg, cases, case_count), 0);
 		}
 	}
 	if (best < KNIT_CPU_AVX512)
@@ -367,7 +159,7 @@ START_TEST(cpu_agrees_with_the_reference) {
 END_TEST
 
 static int usage(void) {
-	puts("usage: test-conformance-conformance [--support] [--device cpu|null] [--isa plain|avx2|avx512] [--threads N]\n"
+	puts("usage: test-conformance-conformance [--support] [--device cpu|null|vulkan] [--isa plain|avx2|avx512] [--threads N]\n"
 	     "                                    [--case NAME]");
 	return 2;
 }
@@ -378,7 +170,6 @@ int main(int argc, char **argv) {
 	int failed, option;
 
 	cases = cases_make(&case_count);
-	chosen.threads = 1;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'd': chosen.device = optarg; break;
@@ -398,7 +189,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	if (chosen.device) {
-		failed = run_config(&chosen, NULL);
+		failed = conf_run(&chosen, cases, case_count);
 	} else {
 		Suite *s = suite_create("conformance");
 		TCase *t = tcase_create("cases");
