@@ -1,4 +1,6 @@
-/* Writes beside the file and renames, so that no reader ever sees half of it and a failed write leaves the old one. */
+/* Writes beside the file and renames, so that no reader ever sees half of it and a failed write leaves the old one. Where
+ * the system knows files without names, what is written has none until it is complete: a process that is killed leaves
+ * nothing. */
 #include "file_out.h"
 
 #include <errno.h>
@@ -62,6 +64,41 @@ static knit_status look(const char *path, knit_file_out *f, bool *regular, knit_
 	return f->path ? KNIT_OK : knit__fail_memory(diag, "a path", strlen(path) + 1);
 }
 
+/* The folder of `path`; false where it is too long. */
+static bool folder_of(const char *path, char *out, size_t size) {
+	const char *slash = strrchr(path, '/');
+	const int length = slash ? (int)(slash - path) + 1 : 0;
+
+	return snprintf(out, size, "%.*s", length ? length : 1, length ? path : ".") < (int)size;
+}
+
+/* -1 where there are no such files, or no way to name one afterwards. */
+static int open_nameless(const knit_file_out *f) {
+#ifdef O_TMPFILE
+	char folder[4096];
+
+	if (access("/proc/self/fd", X_OK) == 0 && folder_of(f->path, folder, sizeof folder))
+		return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+#endif
+	(void)f;
+	return -1;
+}
+
+/* A link cannot replace what is there, so the file gets a name beside it first. */
+static bool give_name(knit_file_out *f) {
+	char fd[32];
+	char *const end = f->temporary + strlen(f->temporary) - 6;
+
+	snprintf(fd, sizeof fd, "/proc/self/fd/%d", f->fd);
+	for (unsigned i = 0; !f->named && i < 100; ++i) {
+		snprintf(end, 7, "%06x", ((unsigned)getpid() * 101 + i) & 0xffffff);
+		f->named = linkat(AT_FDCWD, fd, AT_FDCWD, f->temporary, AT_SYMLINK_FOLLOW) == 0;
+		if (!f->named && errno != EEXIST)
+			return false;
+	}
+	return f->named;
+}
+
 knit_status knit__file_out_open(const knit_allocator *a, const char *path, knit_file_out *out, knit_diag *diag) {
 	bool regular;
 
@@ -69,10 +106,12 @@ knit_status knit__file_out_open(const knit_allocator *a, const char *path, knit_
 	knit_status status = look(path, out, &regular, diag);
 	if (status == KNIT_OK && regular) {
 		out->temporary = joined(a, out->path, ".XXXXXX");
-		if (!out->temporary)
+		if (!out->temporary) {
 			status = knit__fail_memory(diag, "a path", strlen(path) + 8);
-		else
+		} else if ((out->fd = open_nameless(out)) < 0) {
 			out->fd = mkostemp(out->temporary, O_CLOEXEC);
+			out->named = out->fd >= 0;
+		}
 	} else if (status == KNIT_OK) {
 		out->fd = open(out->path, O_WRONLY | O_CLOEXEC);
 	}
@@ -101,10 +140,8 @@ knit_status knit__file_out_write(const knit_file_out *f, const void *data, size_
 /* The new name itself survives a power cut only once its folder is on the disk. Not every file system can say so. */
 static void sync_folder(const char *path) {
 	char folder[4096];
-	const char *slash = strrchr(path, '/');
-	const int length = slash ? (int)(slash - path) + 1 : 0;
 
-	if (snprintf(folder, sizeof folder, "%.*s", length ? length : 1, length ? path : ".") >= (int)sizeof folder)
+	if (!folder_of(path, folder, sizeof folder))
 		return;
 	const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
@@ -116,7 +153,7 @@ static void sync_folder(const char *path) {
 knit_status knit__file_out_commit(knit_file_out *f, knit_diag *diag) {
 	int error = 0;
 
-	if (f->temporary && (fchmod(f->fd, f->mode) != 0 || fsync(f->fd) != 0))
+	if (f->temporary && (fchmod(f->fd, f->mode) != 0 || fsync(f->fd) != 0 || !give_name(f)))
 		error = errno;
 	const int closed = close(f->fd);
 	f->fd = -1;
@@ -124,6 +161,7 @@ knit_status knit__file_out_commit(knit_file_out *f, knit_diag *diag) {
 		error = errno;
 	if (f->temporary && !error && rename(f->temporary, f->path) != 0)
 		error = errno;
+	f->named = f->named && error;
 	if (error) {
 		const knit_status status = fail_io(f->path, error, diag);
 		knit__file_out_abort(f);
@@ -138,7 +176,7 @@ knit_status knit__file_out_commit(knit_file_out *f, knit_diag *diag) {
 void knit__file_out_abort(knit_file_out *f) {
 	if (!f->a)
 		return;
-	if (f->temporary)
+	if (f->named)
 		unlink(f->temporary);
 	clear(f);
 }

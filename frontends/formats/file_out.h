@@ -10,6 +10,7 @@ typedef struct knit_file_out {
 	const knit_allocator *a;
 	char *path;      /* where it will be: a link's target, so that the link stays one */
 	char *temporary; /* beside it; NULL where path is a pipe or device, which is written as it is */
+	bool named;      /* temporary exists; until then the file has no name, where the file system knows such files */
 	int fd;
 	mode_t mode; /* of the file that was there, or what umask leaves */
 } knit_file_out;

@@ -284,6 +284,7 @@ knit_status knit__decoder_config_read(const knit_metadata *metadata, const knit_
 		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
 						  "the file holds no tensors: it is a vocabulary or metadata alone, name a model instead");
 	out->names = knit__weights_get(weights, "model.embed_tokens.weight") ? KNIT__NAMES_HF : KNIT__NAMES_GGUF;
+	out->lora_names = out->names; /* of a LoRA in the same file */
 	knit_status status = read_architecture(&r, out);
 	if (status == KNIT_OK)
 		status = read_sizes(&r, out);

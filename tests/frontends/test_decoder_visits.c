@@ -199,6 +199,69 @@ START_TEST(norms_of_single_loops) {
 }
 END_TEST
 
+/* The same tensors under another name. */
+static void rename_to(knit_weights *to, const char *from, const char *name) {
+	knit_weight_info info;
+	knit_diag d = {0};
+
+	ck_assert_msg(knit_weights_find(tiny.store, from, &info) == KNIT_OK, "%s", from);
+	ck_assert_msg(knit_weights_add(to, name, info.dtype, info.rank, info.dims, info.data, (size_t)info.bytes, &d) == KNIT_OK,
+				  "%s", d.text);
+}
+
+/* The names that Hugging Face files have, with norms and LoRA of visits and norms of loops: the same model. */
+START_TEST(names_of_hugging_face) {
+	static const struct { const char *gguf, *hf; } fixed[] = {
+		{"token_embd.weight", "model.embed_tokens.weight"},
+		{"output_norm.weight", "model.norm.weight"},
+		{"visit.2.attn_norm.weight", "steps.2.input_layernorm.weight"},
+		{"visit.3.ffn_norm.weight", "steps.3.post_attention_layernorm.weight"},
+		{"loop_norm.weight", "model.loop_norm.weight"},
+		{"loop.1.output_norm.weight", "model.loops.1.norm.weight"},
+	};
+	static knit__decoder_config c, hf;
+	float want[TOKENS * VOCAB], got[TOKENS * VOCAB];
+	char from[KNIT__NAME_BYTES], to[KNIT__NAME_BYTES];
+	knit_weights *renamed, *base;
+
+	tiny_open();
+	tiny_keys(NULL, NULL, 0);
+	tiny_u32("knit.loops", 3);
+	tiny_u32("knit.lora.rank", RANK);
+	tiny_tensors(NULL, LAYERS, NULL);
+	tiny_lora(3 * LAYERS, NULL, RANK, 0.3f);
+	for (size_t i = 2; i < sizeof fixed / sizeof *fixed; ++i)
+		tiny_tensor(fixed[i].gguf, KNIT_F32, DIM, 0, 1);
+	read_config(&c);
+	run(&c, tiny.store, tiny.store, TOKENS, want, NULL);
+
+	ck_assert_int_eq(knit_weights_create(tiny.ctx, &renamed), KNIT_OK);
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; ++i)
+		rename_to(renamed, fixed[i].gguf, fixed[i].hf);
+	for (uint32_t l = 0; l < LAYERS; ++l)
+		for (int p = KNIT__ATTN_NORM; p < KNIT__PART_COUNT; ++p) {
+			knit__weight_name(KNIT__NAMES_GGUF, (knit__part)p, l, from);
+			knit__weight_name(KNIT__NAMES_HF, (knit__part)p, l, to);
+			rename_to(renamed, from, to);
+		}
+	for (uint32_t v = 0; v < 3 * LAYERS; ++v)
+		for (int p = KNIT__ATTN_Q; p < KNIT__PART_COUNT; ++p)
+			for (char which = 'a'; which <= 'b'; ++which) {
+				knit__adapter_name(KNIT__NAMES_GGUF, (knit__part)p, v, which, from);
+				knit__adapter_name(KNIT__NAMES_HF, (knit__part)p, v, which, to);
+				rename_to(renamed, from, to);
+			}
+	base = tiny.store;
+	tiny.store = renamed;
+	read_config(&hf);
+	ck_assert(hf.names == KNIT__NAMES_HF && hf.lora_names == KNIT__NAMES_HF && hf.visit_norms && hf.loop_norms);
+	run(&hf, tiny.store, tiny.store, TOKENS, got, NULL);
+	ck_assert_int_eq(memcmp(want, got, sizeof got), 0);
+	knit_weights_release(base);
+	tiny_close();
+}
+END_TEST
+
 /* Weights cost what is stored, however often they are visited; the report says both. */
 START_TEST(visits_copy_no_byte) {
 	static const char *const lists[] = {"0-1", "0-1x2", "1,0-1x2,0,0", "0x7,1", "0-1x40"};
@@ -280,7 +343,7 @@ END_TEST
 int main(void) {
 	const TTest *const tests[] = {
 		norm_of_a_visit,     norm_between_loops, norms_of_single_loops,
-		visits_copy_no_byte, lora_goes_along,
+		names_of_hugging_face, visits_copy_no_byte, lora_goes_along,
 	};
 
 	return suite_run("decoder_visits", tests, sizeof tests / sizeof *tests);
