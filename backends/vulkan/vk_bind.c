@@ -342,7 +342,7 @@ knit_status knit__vk_plan_rebind(knit_plan *plan, uint32_t buffer, knit_buffer *
 		return KNIT_ERR_ARGUMENT;
 	for (uint32_t i = plan->first_use[buffer]; i < plan->first_use[buffer + 1]; ++i) {
 		const knit_vk_use *const u = &plan->uses[i];
-		const uint64_t left = buf->bytes - u->base;
+		const uint64_t left = buf->made_bytes - u->base;
 		infos[n] = (VkDescriptorBufferInfo){buf->buffer, u->base, u->bytes < left ? u->bytes : left};
 		writes[n] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
 		                                   .dstSet = plan->works[u->work].set,

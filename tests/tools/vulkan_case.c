@@ -32,6 +32,7 @@ static bool available(knit_device_info *info) {
 	const knit_context_desc desc = {0};
 	size_t count = 0;
 
+	setenv("KNIT_CACHE", KNIT_BINARY_DIR "/vulkan-cache", 0); /* not the user's */
 	*info = (knit_device_info){0};
 	if (!b || b->enumerate(&desc, info, 1, &count) != KNIT_OK || count == 0)
 		snprintf(info->detail, sizeof info->detail, "this build has no such backend");
