@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum split_order { SPLIT_SIZE, SPLIT_AREA, SPLIT_START, SPLIT_ORDERS } split_order;
+typedef enum split_order { SPLIT_SIZE, SPLIT_AREA, SPLIT_LIFETIME, SPLIT_START, SPLIT_END, SPLIT_ORDERS } split_order;
+/* Which gap a block takes: the one that it fills best, or the lowest one. */
+typedef enum split_rule { SPLIT_BEST, SPLIT_FIRST, SPLIT_RULES } split_rule;
 
 typedef struct sort_key { uint64_t major, minor; uint32_t block; } sort_key;
 typedef struct taken { uint64_t begin, end; uint32_t first, last; } taken;
@@ -37,13 +39,15 @@ static int compare_keys(const void *x, const void *y) {
 static void sort_blocks(splitter *s, split_order order) {
 	for (uint32_t i = 0; i < s->count; ++i) {
 		const uint64_t lifetime = (uint64_t)s->blocks[i].last - s->blocks[i].first + 1, size = s->size[i];
-		uint64_t major = UINT64_MAX; /* only an order hangs on it: saturating is enough */
+		uint64_t area = UINT64_MAX; /* only an order hangs on it: saturating is enough */
 
-		if (order == SPLIT_AREA)
-			(void)knit__mul_u64(size, lifetime, &major);
-		else
-			major = order == SPLIT_SIZE ? size : UINT32_MAX - s->blocks[i].first;
-		s->keys[i] = (sort_key){UINT64_MAX - major, UINT64_MAX - (order == SPLIT_SIZE ? lifetime : size), i};
+		(void)knit__mul_u64(size, lifetime, &area);
+		const uint64_t major[SPLIT_ORDERS] = {[SPLIT_SIZE] = size,
+		                                      [SPLIT_AREA] = area,
+		                                      [SPLIT_LIFETIME] = lifetime,
+		                                      [SPLIT_START] = UINT32_MAX - s->blocks[i].first,
+		                                      [SPLIT_END] = s->blocks[i].last};
+		s->keys[i] = (sort_key){UINT64_MAX - major[order], UINT64_MAX - (order == SPLIT_SIZE ? lifetime : size), i};
 	}
 	qsort(s->keys, s->count, sizeof *s->keys, compare_keys);
 }
@@ -55,8 +59,8 @@ static uint64_t fitting(const splitter *s, uint64_t at, uint64_t size) {
 	return at % s->limit + size <= s->limit ? at : (at / s->limit + 1) * s->limit;
 }
 
-/* The place in the smallest gap that takes the block; above everything where there is none. */
-static uint64_t find_gap(const splitter *s, uint32_t block) {
+/* The place in a gap that takes the block; above everything where there is none. */
+static uint64_t find_gap(const splitter *s, uint32_t block, split_rule rule) {
 	const knit_block *b = &s->blocks[block];
 	const uint64_t size = s->size[block];
 	uint64_t top = 0, smallest = UINT64_MAX, place = UINT64_MAX;
@@ -70,6 +74,8 @@ static uint64_t find_gap(const splitter *s, uint32_t block) {
 		if (at + size <= t->begin && t->begin - at < smallest) {
 			smallest = t->begin - at;
 			place = at;
+			if (rule == SPLIT_FIRST)
+				return place;
 		}
 		top = t->end > top ? t->end : top;
 	}
@@ -94,7 +100,7 @@ static void line_insert(splitter *s, uint32_t block, uint64_t begin) {
 }
 
 /* Returns how many arenas it took. */
-static uint32_t place_in_order(splitter *s) {
+static uint32_t place_in_order(splitter *s, split_rule rule) {
 	uint64_t top = 0;
 
 	s->line_count = 0;
@@ -104,7 +110,7 @@ static uint32_t place_in_order(splitter *s) {
 		s->offset[block] = 0;
 		if (s->size[block] == 0)
 			continue;
-		s->offset[block] = find_gap(s, block);
+		s->offset[block] = find_gap(s, block, rule);
 		line_insert(s, block, s->offset[block]);
 		top = s->offset[block] + s->size[block] > top ? s->offset[block] + s->size[block] : top;
 	}
@@ -165,7 +171,7 @@ static knit_status refine_all(splitter *s, uint64_t budget, knit_memory_split *o
 
 /* ---- the whole ---------------------------------------------------------------------------------------------------- */
 
-/* The best of the orders: the fewest bytes, then the fewest arenas. */
+/* The best of the orders and rules: the fewest bytes, then the fewest arenas. */
 static knit_status choose(splitter *s, knit_memory_split *out, knit_diag *d) {
 	const uint32_t most = s->count; /* an arena has a block at least */
 	uint64_t *bytes = knit__alloc_array(s->a, most, sizeof *bytes), least = UINT64_MAX;
@@ -173,9 +179,10 @@ static knit_status choose(splitter *s, knit_memory_split *out, knit_diag *d) {
 
 	if (!bytes)
 		return knit__fail_memory(d, "memory plan", (uint64_t)most * sizeof *bytes);
-	for (int order = 0; order < SPLIT_ORDERS; ++order) {
-		sort_blocks(s, (split_order)order);
-		const uint32_t taken_arenas = place_in_order(s);
+	for (int way = 0; way < SPLIT_ORDERS * SPLIT_RULES; ++way) {
+		if (way % SPLIT_RULES == 0)
+			sort_blocks(s, (split_order)(way / SPLIT_RULES));
+		const uint32_t taken_arenas = place_in_order(s, (split_rule)(way % SPLIT_RULES));
 		const uint64_t total = measure(s, s->offset, bytes, taken_arenas);
 
 		if (total > least || (total == least && taken_arenas >= arenas))

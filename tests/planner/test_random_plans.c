@@ -4,9 +4,11 @@
 #include "../tools/fake_target.h"
 #include "../tools/random_graph.h"
 #include "../tools/schedule_run.h"
+#include "../tools/slow.h"
 #include "../tools/suite.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define GRAPHS 40
@@ -136,6 +138,108 @@ START_TEST(plans_of_one_token) {
 }
 END_TEST
 
+/* ---- many ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct extent { uint64_t begin, end; uint32_t first, last; } extent;
+
+static int compare_extents(const void *x, const void *y) {
+	const extent *a = x, *b = y;
+
+	return a->begin < b->begin ? -1 : a->begin > b->begin;
+}
+
+static void touch(const knit_schedule *s, const knit_operand *o, uint32_t step, extent *of) {
+	uint64_t bytes;
+
+	if (o->buffer == UINT32_MAX || s->buffers[o->buffer].use != KNIT_BUFFER_ARENA)
+		return;
+	extent *p = &of[s->graph->values[o->value].storage];
+	ck_assert(knit__storage_max_bytes(s->graph, &s->bounds, s->graph->values[o->value].storage, &bytes));
+	if (p->end == 0)
+		*p = (extent){o->base, o->base + (bytes + 63) / 64 * 64, step, step};
+	p->last = step;
+}
+
+/* The most bytes that are needed at one step, from what the steps touch: bytes that two results share in place count once.
+ * An own sum, to compare with the planner's bound. */
+static uint64_t fullest_step(const knit_schedule *s) {
+	static extent of[4096], alive[4096];
+	uint64_t fullest = 0;
+
+	ck_assert_uint_lt(s->graph->storage_count, 4096);
+	memset(of, 0, s->graph->storage_count * sizeof *of);
+	for (uint32_t at = 0; at < s->step_count; ++at) {
+		for (uint32_t i = 0; i < s->steps[at].in_count; ++i)
+			touch(s, &s->steps[at].in[i], at, of);
+		for (uint32_t i = 0; i < s->steps[at].out_count; ++i)
+			touch(s, &s->steps[at].out[i], at, of);
+	}
+	for (uint32_t at = 0; at < s->step_count; ++at) {
+		uint64_t bytes = (s->steps[at].scratch_bytes + 63) / 64 * 64, top = 0;
+		uint32_t count = 0;
+
+		for (uint32_t i = 1; i < s->graph->storage_count; ++i)
+			if (of[i].end != 0 && of[i].first <= at && at <= of[i].last)
+				alive[count++] = of[i];
+		qsort(alive, count, sizeof *alive, compare_extents);
+		for (uint32_t i = 0; i < count; ++i) {
+			const uint64_t begin = alive[i].begin > top ? alive[i].begin : top;
+
+			bytes += alive[i].end > begin ? alive[i].end - begin : 0;
+			top = alive[i].end > top ? alive[i].end : top;
+		}
+		fullest = bytes > fullest ? bytes : fullest;
+	}
+	return fullest;
+}
+
+/* Returns the arena's bytes. */
+static uint64_t plan_one(const knit_graph *g, fake_target *f, uint32_t seed, bool apart, uint32_t *above) {
+	knit_bounds b;
+	knit_diag d = {0};
+
+	knit__bounds_declared(&g->exprs, &b);
+	if (seed % 3 == 0)
+		b.hi[0] = b.lo[0]; /* tokens = 1 */
+	f->target.results_apart = apart;
+	knit_schedule *s = make_schedule(g, &b, f, seed);
+
+	ck_assert_msg(knit__memory_check(s, g->a, &d) == KNIT_OK, "seed %u: %s", seed, d.text);
+	ck_assert_uint_ge(s->plan.arena_bytes, s->plan.lower_bound);
+	ck_assert_uint_le(s->plan.arena_bytes, s->plan.unshared_bytes);
+	ck_assert_uint_le(s->plan.arena_bytes, s->plan.in_order_bytes);
+	ck_assert_msg(fullest_step(s) == s->plan.lower_bound, "seed %u: the fullest step needs %llu bytes, the bound is %llu",
+	              seed, (unsigned long long)fullest_step(s), (unsigned long long)s->plan.lower_bound);
+	ck_assert(!apart || s->plan.inplace_count == 0);
+	*above += s->plan.arena_bytes > s->plan.lower_bound;
+
+	const uint64_t bytes = s->plan.arena_bytes;
+	knit__schedule_destroy(s);
+	return bytes;
+}
+
+START_TEST(many_plans) {
+	const uint32_t graphs = wanted_sets();
+	uint32_t above[2] = {0}, less = 0;
+	uint64_t bytes[2] = {0};
+
+	for (uint32_t seed = 1; seed <= graphs; ++seed) {
+		fake_target f;
+		knit_graph *g = make_graph(&f, seed);
+		const uint64_t shared = plan_one(g, &f, seed, false, &above[0]), apart = plan_one(g, &f, seed, true, &above[1]);
+
+		less += shared < apart;
+		bytes[0] += shared;
+		bytes[1] += apart;
+		knit_graph_destroy(g);
+	}
+	printf("%u random graphs: %u plans above the lower bound in place, %u without; %u need less in place, %.3f of the bytes\n",
+	       graphs, above[0], above[1], less, (double)bytes[0] / (double)bytes[1]);
+	ck_assert_uint_le(above[0] + above[1], graphs / 50);
+	ck_assert_uint_gt(less, graphs / 10);
+}
+END_TEST
+
 /* ---- changed by chance ---------------------------------------------------------------------------------------------- */
 
 static void move_storage(knit_schedule *s, uint32_t storage, uint64_t base, uint32_t from_step) {
@@ -235,7 +339,7 @@ START_TEST(changed_plans) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {plans_of_all_sizes, plans_of_one_token, changed_plans};
+	const TTest *const tests[] = {plans_of_all_sizes, plans_of_one_token, many_plans, changed_plans};
 	int failed;
 
 	if (knit_context_create(NULL, &context) != KNIT_OK)
