@@ -365,6 +365,7 @@ static knit_status place_all(placer *p, uint64_t budget, knit_block_plan *out, k
 	out->in_order = place_as_they_come(p);
 	keep_best(p, out->in_order);
 	place_greedy(p);
+	out->greedy = p->best_peak;
 	return search_exactly(p, budget, out, d);
 }
 

@@ -148,6 +148,8 @@ static int print_text(const block_list *list, const knit_block_plan *plan, doubl
 	printf("lower bound  %14s bytes: the most that is alive at one step\n", cli_count(plan->lower_bound, a));
 	printf("peak         %14s bytes, %.2f %% above the bound%s\n", cli_count(plan->peak, a),
 		   percent_above(plan->peak, plan->lower_bound), plan->optimal ? "; proven: nothing needs less" : "");
+	printf("greedy       %14s bytes, %.2f %% above it: before the exact search\n", cli_count(plan->greedy, a),
+		   percent_above(plan->greedy, plan->lower_bound));
 	printf("in order     %14s bytes, %.2f %% above it: best fit in the order of execution, the common practice\n",
 		   cli_count(plan->in_order, a), percent_above(plan->in_order, plan->lower_bound));
 	printf("unshared     %14s bytes\n", cli_count(plan->unshared, a));
@@ -168,6 +170,7 @@ static int print_json(const char *path, const block_list *list, const knit_block
 	cJSON_AddItemToObject(root, "peak_bytes", cli_json_u64(plan->peak));
 	cJSON_AddNumberToObject(root, "gap_percent", percent_above(plan->peak, plan->lower_bound));
 	cJSON_AddBoolToObject(root, "optimal", plan->optimal);
+	cJSON_AddItemToObject(root, "greedy_bytes", cli_json_u64(plan->greedy));
 	cJSON_AddItemToObject(root, "in_order_bytes", cli_json_u64(plan->in_order));
 	cJSON_AddItemToObject(root, "unshared_bytes", cli_json_u64(plan->unshared));
 	cJSON_AddItemToObject(root, "search_work", cli_json_u64(plan->search_work));

@@ -440,6 +440,7 @@ typedef struct knit_block { uint64_t bytes; uint32_t first, last; uint64_t offse
 typedef struct knit_block_plan {
 	uint64_t peak;        /* bytes that the placement needs */
 	uint64_t lower_bound; /* the largest sum of (aligned) bytes alive at one step: no placement can need less */
+	uint64_t greedy;      /* what the greedy orders reach, before the exact search */
 	uint64_t in_order;    /* what placing in the order of `first`, each into the best gap, would need: common practice */
 	uint64_t unshared;    /* the sum of all (aligned) bytes */
 	uint64_t search_work; /* spent by the exact search, in looked-at blocks; 0: it was not needed */

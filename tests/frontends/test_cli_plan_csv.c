@@ -48,7 +48,7 @@ START_TEST(text_and_json) {
 	RUN(&r, small, "plan", "--csv", "-");
 	ck_assert_msg(r.code == 0, "%s", r.err);
 	for (const char *const *word = (const char *const[]){"blocks ", "lower bound ", "peak ", "0.00 % above the bound",
-	                                                      "nothing needs less", "in order ", "unshared ", "time ", NULL};
+	                                                      "nothing needs less", "greedy ", "in order ", "unshared ", "time ", NULL};
 	     *word; ++word)
 		ck_assert_msg(strstr(r.out, *word), "no \"%s\" in: %s", *word, r.out);
 	command_clear(&r);
@@ -58,6 +58,7 @@ START_TEST(text_and_json) {
 	ck_assert_double_eq(number(root, "blocks"), 4);
 	ck_assert_double_eq(number(root, "lower_bound_bytes"), 8);
 	ck_assert_double_eq(number(root, "peak_bytes"), 8);
+	ck_assert_double_eq(number(root, "greedy_bytes"), 8);
 	ck_assert_double_eq(number(root, "in_order_bytes"), 8);
 	ck_assert_double_eq(number(root, "unshared_bytes"), 12);
 	ck_assert_double_eq(number(root, "gap_percent"), 0);

@@ -26,7 +26,8 @@ static knit_block_plan plan_with(knit_block *blocks, uint32_t count, uint64_t al
 
 	ck_assert_msg(knit__memory_place(heap, blocks, count, align, budget, &plan, &d) == KNIT_OK, "%s", d.text);
 	ck_assert_uint_ge(plan.peak, plan.lower_bound);
-	ck_assert_uint_le(plan.peak, plan.in_order);
+	ck_assert_uint_le(plan.peak, plan.greedy);
+	ck_assert_uint_le(plan.greedy, plan.in_order);
 	ck_assert_uint_le(plan.in_order, plan.unshared);
 	ck_assert(plan.optimal || plan.peak > plan.lower_bound);
 	return plan;

@@ -102,11 +102,11 @@ static void check_plans(const char *name, const char *device, knit__decoder_desc
 		const knit_schedule *s = p->buckets[b].schedule;
 		const knit_memory_plan *plan = &s->plan;
 
-		printf("%-19s %s, %-4s %-7s of %3lld: arena %9llu, lower bound %9llu, best fit in execution order %9llu (%.3f x), "
-		       "unshared %10llu; %4u steps, %3u in place\n", name,
-		       desc.disable_passes ? "unfused" : "fused  ", device, buckets[b],
+		printf("| %s | %s | %s | %s, %lld | %llu | %llu | %.2f %% | %llu | %.3f | %llu | %u | %u |\n", name,
+		       desc.disable_passes ? "unfused" : "fused", device, buckets[b],
 		       (long long)p->buckets[b].bounds.hi[p->bucket_symbol], (unsigned long long)plan->arena_bytes,
-		       (unsigned long long)plan->lower_bound, (unsigned long long)plan->in_order_bytes,
+		       (unsigned long long)plan->lower_bound,
+		       100 * ((double)plan->arena_bytes / (double)plan->lower_bound - 1), (unsigned long long)plan->in_order_bytes,
 		       (double)plan->in_order_bytes / (double)plan->arena_bytes, (unsigned long long)plan->unshared_bytes,
 		       s->step_count, plan->inplace_count);
 		ck_assert_msg(knit__memory_check(s, &context->a, &d) == KNIT_OK, "%s: %s", name, d.text);
@@ -176,6 +176,8 @@ int main(void) {
 
 	if (knit_context_create(&desc, &context) != KNIT_OK)
 		return 1;
+	puts("| model | passes | device | bucket | arena | lower bound | gap | in order | in order / arena | without sharing | steps | in "
+	     "place |\n|---|---|---|---|---|---|---|---|---|---|---|---|");
 	failed = suite_run("models", tests, sizeof tests / sizeof *tests);
 	knit_context_destroy(context);
 	return failed;
