@@ -32,6 +32,7 @@ static const char help[] =
 	"      --threads N      (all cores)\n"
 	"      --pairs N        (40)\n"
 	"      --tokens N       of each in a pair (2)\n"
+	"      --cpu-time       processor time of one thread instead of the time that passes: for a machine that is busy\n"
 	"      --steps          also the time by op, from runs of their own\n"
 	"      --markdown       one row of a table: type, sizes, threads, times, ratio, interval, ratio of bytes\n";
 
@@ -39,7 +40,7 @@ typedef struct options {
 	int64_t dim, ffn, heads, kv_heads, layers, loops, rank, pairs, tokens;
 	uint32_t threads;
 	knit_dtype type, lora_type;
-	bool steps, markdown;
+	bool steps, markdown, cpu_time;
 } options;
 
 static _Noreturn void die(const char *what, const knit_diag *d) {
@@ -52,10 +53,12 @@ static void must(knit_status status, const char *what, const knit_diag *d) {
 		die(d && d->text[0] ? what : knit_status_name(status), d);
 }
 
+static clockid_t clock_used = CLOCK_MONOTONIC;
+
 static double seconds(void) {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock_used, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
@@ -201,33 +204,41 @@ static double run(runner *r, int64_t tokens) {
 
 /* ---- by op ------------------------------------------------------------------------------------------------------- */
 
-static void add_times(const runner *r, double *by_op) {
+enum { ROUNDS = 25 };
+
+/* Medians of each step, added up by op: on a busy machine some step of a token is always interrupted, each one rarely. */
+static void times_by_op(runner *r, double *by_op) {
 	const knit_schedule *const s = r->decoder.program->buckets[0].schedule;
 	knit_step_time *const times = malloc(s->step_count * sizeof *times);
-	const size_t n = times ? knit__session_times(r->decoder.session, times, s->step_count) : 0;
+	double *const ms = malloc(s->step_count * ROUNDS * sizeof *ms);
+	bench_stats stats;
 
-	for (size_t i = 0; i < n && i < s->step_count; ++i)
-		by_op[s->steps[times[i].step].op] += (double)times[i].ns / 1e6;
+	if (!times || !ms)
+		die("out of memory", NULL);
+	memset(ms, 0, s->step_count * ROUNDS * sizeof *ms);
+	for (size_t round = 0; round < ROUNDS; ++round) {
+		run(r, 1);
+		const size_t n = knit__session_times(r->decoder.session, times, s->step_count);
+		for (size_t i = 0; i < n && i < s->step_count; ++i)
+			ms[times[i].step * ROUNDS + round] = (double)times[i].ns / 1e6;
+	}
+	for (uint32_t i = 0; i < s->step_count; ++i) {
+		bench_stats_of(ms + (size_t)i * ROUNDS, ROUNDS, 1, &stats);
+		by_op[s->steps[i].op] += stats.median;
+	}
+	free(ms);
 	free(times);
 }
 
 static void print_steps(runner *with, runner *without) {
-	enum { ROUNDS = 12 };
-	double a[KNIT_OP_COUNT] = {0}, b[KNIT_OP_COUNT] = {0}, plain;
+	double a[KNIT_OP_COUNT] = {0}, b[KNIT_OP_COUNT] = {0};
 
-	for (int i = 0; i < ROUNDS; ++i) {
-		run(with, 1);
-		add_times(with, a);
-		run(without, 1);
-		add_times(without, b);
-	}
+	times_by_op(with, a);
+	times_by_op(without, b);
 	printf("ms per token       with  without  difference\n");
-	for (int op = 1; op < KNIT_OP_COUNT; ++op) {
-		plain = b[op];
-		if (a[op] > 0 || plain > 0)
-			printf("%-14s %8.3f %8.3f  %+8.3f\n", knit__op((uint16_t)op)->name, a[op] / ROUNDS, plain / ROUNDS,
-				   (a[op] - plain) / ROUNDS);
-	}
+	for (int op = 1; op < KNIT_OP_COUNT; ++op)
+		if (a[op] > 0 || b[op] > 0)
+			printf("%-14s %8.3f %8.3f  %+8.3f\n", knit__op((uint16_t)op)->name, a[op], b[op], a[op] - b[op]);
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
@@ -310,9 +321,9 @@ static options parse(int argc, char **argv) {
 		{"dim", 1, NULL, 'd'},     {"ffn", 1, NULL, 'f'},       {"heads", 1, NULL, 'h'}, {"kv-heads", 1, NULL, 'k'},
 		{"layers", 1, NULL, 'l'},  {"loops", 1, NULL, 'o'},     {"rank", 1, NULL, 'r'},  {"type", 1, NULL, 't'},
 		{"lora-type", 1, NULL, 'T'}, {"threads", 1, NULL, 'j'}, {"pairs", 1, NULL, 'p'}, {"tokens", 1, NULL, 'n'},
-		{"steps", 0, NULL, 's'},   {"markdown", 0, NULL, 'm'},  {"help", 0, NULL, '?'},  {0},
+		{"steps", 0, NULL, 's'},   {"cpu-time", 0, NULL, 'c'},   {"markdown", 0, NULL, 'm'},  {"help", 0, NULL, '?'},  {0},
 	};
-	options o = {2048, 5632, 32, 4, 10, 3, 16, 40, 2, (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), KNIT_Q8_0, KNIT_F16, false, false};
+	options o = {2048, 5632, 32, 4, 10, 3, 16, 40, 2, (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), KNIT_Q8_0, KNIT_F16, .steps = false};
 	int index = 0;
 
 	for (int option; (option = getopt_long_only(argc, argv, "", longs, &index)) != -1;) {
@@ -332,6 +343,7 @@ static options parse(int argc, char **argv) {
 		case 'p': o.pairs = number(name, 1, MAX_PAIRS); break;
 		case 'n': o.tokens = number(name, 1, 512); break;
 		case 's': o.steps = true; break;
+		case 'c': o.cpu_time = true; break;
 		case 'm': o.markdown = true; break;
 		default:
 			if (strcmp(argv[optind - 1], "--help") != 0)
@@ -339,6 +351,10 @@ static options parse(int argc, char **argv) {
 			fputs(help, stdout);
 			exit(0);
 		}
+	}
+	if (o.cpu_time) {
+		o.threads = 1; /* waiting threads take processor time, too */
+		clock_used = CLOCK_PROCESS_CPUTIME_ID;
 	}
 	return o;
 }
