@@ -4,6 +4,7 @@
  * place: an invocation reads nothing that another has written. References: ops/norm.c, ops/fused_norm.c. */
 #include "common/group.glsl"
 #include "common/formats.glsl"
+#define KNIT_REDUCE_VECTORS
 #include "common/reduce.glsl"
 #include "params/norm.h"
 #include "common/rows.glsl"
@@ -83,10 +84,7 @@ void main() {
 	}
 	for (uint i = knit_lane(); i < n; i += knit_width())
 		add_square(sums, at(from, other, i) - mean);
-	sums.x = knit_group_sum(sums.x);
-	sums.y = knit_group_sum(sums.y);
-	sums.z = knit_group_sum(sums.z);
-	factors(sums, first, second);
+	factors(knit_group_sum(sums), first, second);
 
 	for (uint i = knit_lane(); i < n; i += knit_width()) {
 		const float v = at(from, other, i);

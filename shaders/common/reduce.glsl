@@ -10,6 +10,23 @@ void knit_exchange(uint part) {
 	barrier();
 }
 
+#ifdef KNIT_REDUCE_VECTORS
+shared vec3 knit_partial_vectors[(gl_WorkGroupSize.x + 3) / 4];
+
+vec3 knit_group_sum(vec3 x) {
+	const vec3 part = subgroupAdd(x);
+	vec3 sum = vec3(0.0);
+
+	barrier();
+	if (subgroupElect())
+		knit_partial_vectors[gl_SubgroupID] = part;
+	barrier();
+	for (uint i = 0; i < gl_NumSubgroups; ++i)
+		sum += knit_partial_vectors[i];
+	return sum;
+}
+#endif
+
 float knit_group_sum(float x) {
 	float sum = 0.0;
 
