@@ -10,4 +10,8 @@ set(KNIT_SHADER_VARIANTS
 	"argmax | argmax.comp | |"
 	"norm | norm.comp | |"
 	"add_norm | norm.comp | ADD |"
+	"kv_write | kv_write.comp | |"
+	"attention_split | attention_split.comp | |"
+	"attention_combine | attention_combine.comp | |"
+	"attention_tile | attention_tile.comp | |"
 )

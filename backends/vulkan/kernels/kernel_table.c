@@ -16,6 +16,10 @@ const knit_vk_kernel *const knit__vk_kernels[] = {
 	&knit__vk_rms_norm,
 	&knit__vk_layer_norm,
 	&knit__vk_add_rms_norm,
+	&knit__vk_rope,
+	&knit__vk_append,
+	&knit__vk_kv_write,
+	&knit__vk_attention,
 };
 
 const uint32_t knit__vk_kernel_count = sizeof knit__vk_kernels / sizeof knit__vk_kernels[0];

@@ -7,5 +7,6 @@
 extern const knit_vk_kernel knit__vk_gather, knit__vk_map, knit__vk_add, knit__vk_mul, knit__vk_scale, knit__vk_silu,
 	knit__vk_gelu, knit__vk_copy, knit__vk_cast, knit__vk_softmax, knit__vk_argmax, knit__vk_rms_norm, knit__vk_layer_norm,
 	knit__vk_add_rms_norm;
+extern const knit_vk_kernel knit__vk_rope, knit__vk_append, knit__vk_kv_write, knit__vk_attention;
 
 #endif
