@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-/* Rows of a table by their numbers; a row of NaN for a number outside of it. A group per row. Reference: ops/gather.c. */
+/* Rows of a table by their numbers; a row of NaN for a number outside of it. A row is split over groups. Reference: ops/gather.c. */
 #include "common/group.glsl"
 #include "common/formats.glsl"
 #include "params/gather.h"
@@ -15,23 +15,37 @@ KNIT_OUT(3) out_buffer { uint result[]; };
 
 KNIT_READER(table_at, TYPE, table32, table16)
 
+/* Four elements of an invocation (GATHER_EACH of kernels/gather.c), all read before one is written: the compiler cannot
+ * know that the output is not the table. */
+#define EACH 4u
+
 void main() {
-	const uint row = knit_group();
+	const uint row = knit_group() / p.pieces;
 
 	if (row >= p.ids)
 		return;
 
-	const uint at = p.out_at + row * p.n;
+	const uint lane = knit_group() % p.pieces * EACH * knit_width() + knit_lane(), at = p.out_at + row * p.n;
 	const int id = ids[p.ids_at + row];
-	if (id < 0 || uint(id) >= p.rows) {
-		for (uint i = knit_lane(); p.first == 0u && i < p.n; i += knit_width())
-			result[at + i] = knit_nan_bits;
-		return;
-	}
-	if (uint(id) < p.first || uint(id) - p.first >= p.count)
+	const bool inside = id >= 0 && uint(id) < p.rows;
+	uint y[EACH];
+
+	if (inside ? uint(id) < p.first || uint(id) - p.first >= p.count : p.first != 0u)
 		return;
 
 	const uint base = p.base + (uint(id) - p.first) * p.row_words;
-	for (uint i = knit_lane(); i < p.n; i += knit_width())
-		result[at + i] = TYPE == KNIT_F32 ? table32[base + i] : floatBitsToUint(table_at(base, i));
+	for (uint e = 0; e < EACH; ++e) {
+		const uint i = lane + e * knit_width();
+
+		y[e] = knit_nan_bits;
+		if (inside && i < p.n) {
+			if (TYPE == KNIT_F32)
+				y[e] = table32[base + i];
+			else
+				y[e] = floatBitsToUint(table_at(base, i));
+		}
+	}
+	for (uint e = 0; e < EACH; ++e)
+		if (lane + e * knit_width() < p.n)
+			result[at + lane + e * knit_width()] = y[e];
 }

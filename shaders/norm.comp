@@ -67,35 +67,61 @@ float at(uint from, uint other, uint i) {
 #endif
 }
 
+/* Writes element i of the row, which is v. */
+void finish(uint row, uint i, float v, float mean, float first, float second, float gain) {
+	precise float y = (v - mean) * first * second * gain;
+
+#ifdef ADD
+	sums_out[p.sum_at + row * p.n + i] = v;
+#else
+	if (BIAS_TYPE != 0u)
+		y += bias_at(p.bias_at + i);
+#endif
+	result[p.out_at + row * p.n + i] = y;
+}
+
+/* What an invocation keeps of its row, and the gains for it: a row of four times the group's width is read once, all of
+ * it on its way before anything waits (NORM_EACH of kernels/norm.c). Of a longer one the rest is read again. */
+#define EACH 4u
+
 void main() {
-	const uint row = knit_group(), n = row < p.rows ? p.n : 0u;
-	const uint from = knit_row(p.x, row), to = p.out_at + row * p.n;
+	const uint row = knit_group(), n = row < p.rows ? p.n : 0u, width = knit_width();
+	const uint from = knit_row(p.x, row);
 	uint other = 0u;
-	float mean = 0.0, first, second;
+	float v[EACH], gain[EACH], mean = 0.0, first, second;
 	vec3 sums = vec3(0.0);
 
 #ifdef ADD
 	other = knit_row(p.b, row);
 #endif
+	for (uint e = 0; e < EACH; ++e) {
+		const uint i = knit_lane() + e * width;
+
+		if (i < n) {
+			v[e] = at(from, other, i);
+			gain[e] = gain_at(p.gain_at + i);
+		}
+	}
 	if (CENTRED) {
-		for (uint i = knit_lane(); i < n; i += knit_width())
-			mean += at(from, other, i) * 9.5367431640625e-7; /* 2^-20: no sum of less than 2^20 leaves the range */
+		const float scale = 9.5367431640625e-7; /* 2^-20: no sum of less than 2^20 leaves the range */
+
+		for (uint e = 0; e < EACH; ++e)
+			if (knit_lane() + e * width < n)
+				mean += v[e] * scale;
+		for (uint i = knit_lane() + EACH * width; i < n; i += width)
+			mean += at(from, other, i) * scale;
 		mean = knit_group_sum(mean) / float(p.n) * 1048576.0;
 	}
-	for (uint i = knit_lane(); i < n; i += knit_width())
+	for (uint e = 0; e < EACH; ++e)
+		if (knit_lane() + e * width < n)
+			add_square(sums, v[e] - mean);
+	for (uint i = knit_lane() + EACH * width; i < n; i += width)
 		add_square(sums, at(from, other, i) - mean);
 	factors(knit_group_sum(sums), first, second);
 
-	for (uint i = knit_lane(); i < n; i += knit_width()) {
-		const float v = at(from, other, i);
-		precise float y = (v - mean) * first * second * gain_at(p.gain_at + i);
-
-#ifdef ADD
-		sums_out[p.sum_at + row * p.n + i] = v;
-#else
-		if (BIAS_TYPE != 0u)
-			y += bias_at(p.bias_at + i);
-#endif
-		result[to + i] = y;
-	}
+	for (uint e = 0; e < EACH; ++e)
+		if (knit_lane() + e * width < n)
+			finish(row, knit_lane() + e * width, v[e], mean, first, second, gain[e]);
+	for (uint i = knit_lane() + EACH * width; i < n; i += width)
+		finish(row, i, at(from, other, i), mean, first, second, gain_at(p.gain_at + i));
 }

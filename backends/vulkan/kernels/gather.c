@@ -6,7 +6,8 @@
 
 _Static_assert(sizeof(struct knit_gather_params) <= KNIT_VK_PARAM_BYTES, "gather's parameters fit");
 
-#define WIDTH 128
+#define WIDTH 64
+#define GATHER_EACH 4 /* elements of an invocation */
 
 /* How the rows of the table are split: a row's bytes from row to row, and how many of them a binding shows. */
 typedef struct ranges { uint64_t row_bytes, per_binding, count; bool split; } ranges;
@@ -72,10 +73,14 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint32_t index
 	const uint64_t rows = (uint64_t)table->dims[0], first = index * r.per_binding;
 	const uint64_t base = first_byte(table, &r, index) - binding_start(caps, table, &r, index);
 
-	knit__vk_grid(caps, (uint64_t)ids->dims[0], groups);
+	const uint64_t pieces =
+		knit__vk_ceil_div((uint64_t)table->dims[1], (uint64_t)knit__vk_local(caps, WIDTH) * GATHER_EACH);
+
+	knit__vk_grid(caps, (uint64_t)ids->dims[0] * pieces, groups);
 	*(struct knit_gather_params *)params = (struct knit_gather_params){
 		.ids = (uint)ids->dims[0],
 		.n = (uint)table->dims[1],
+		.pieces = (uint)pieces,
 		.rows = (uint)rows,
 		.first = (uint)first,
 		.count = first < rows ? (uint)knit__vk_min(r.per_binding, rows - first) : 0,

@@ -7,6 +7,12 @@ _Static_assert(sizeof(struct knit_norm_params) <= KNIT_VK_PARAM_BYTES, "norms' p
 
 enum { SPEC_GAIN = 1, SPEC_CENTRED, SPEC_BIAS, SPEC_COUNT };
 
+#define NORM_EACH 4 /* elements that an invocation keeps */
+
+static uint32_t width_of(const knit_vk_caps *caps, const knit_vk_step *s) {
+	return knit__vk_row_width(caps, s->in[0].dims[s->in[0].rank - 1], NORM_EACH);
+}
+
 /* ---- rms_norm, layer_norm ---------------------------------------------------------------------------------------- */
 
 static uint32_t plan_norm(const knit_vk_caps *caps, const knit_vk_step *s, bool centred, knit_vk_dispatch *out) {
@@ -16,7 +22,7 @@ static uint32_t plan_norm(const knit_vk_caps *caps, const knit_vk_step *s, bool 
 		return 1;
 	*out = (knit_vk_dispatch){
 		.shader = "norm",
-		.spec = {[0] = knit__vk_row_width(caps, &s->in[0]), [SPEC_GAIN] = s->in[1].dtype, [SPEC_CENTRED] = centred,
+		.spec = {[0] = width_of(caps, s), [SPEC_GAIN] = s->in[1].dtype, [SPEC_CENTRED] = centred,
 		         [SPEC_BIAS] = bias ? s->in[2].dtype : 0},
 		.spec_count = SPEC_COUNT,
 		.bindings = {knit__vk_in(0), {.source = KNIT_VK_ABSENT}, knit__vk_in(1), knit__vk_out(0)},
@@ -84,7 +90,7 @@ static uint32_t plan_add(const knit_vk_caps *caps, const knit_vk_step *s, knit_v
 		return 1;
 	*out = (knit_vk_dispatch){
 		.shader = "add_norm",
-		.spec = {[0] = knit__vk_row_width(caps, &s->in[0]), [SPEC_GAIN] = s->in[2].dtype},
+		.spec = {[0] = width_of(caps, s), [SPEC_GAIN] = s->in[2].dtype},
 		.spec_count = SPEC_COUNT,
 		.bindings = {knit__vk_in(0), knit__vk_in(1), knit__vk_in(2), knit__vk_out(1), knit__vk_out(0)},
 		.binding_count = 5,

@@ -91,12 +91,12 @@ static inline knit_rows knit__vk_rows(const knit_vk_tensor *t) {
 	}
 	return r;
 }
-/* Invocations for a group that has a row: eight elements each, up to 512; more only where they have 32 each. */
-static inline uint32_t knit__vk_row_width(const knit_vk_caps *caps, const knit_vk_tensor *x) {
-	const uint64_t wanted = knit__vk_ceil_div((uint64_t)x->dims[x->rank - 1], 8);
+/* Invocations for a group that has a row of n elements: so many each, where the device has as many. */
+static inline uint32_t knit__vk_row_width(const knit_vk_caps *caps, int64_t n, uint32_t each) {
+	const uint64_t wanted = knit__vk_ceil_div((uint64_t)n, each);
 	uint32_t width = 32;
 
-	while (width < wanted && (width < 512 || width * 4 < wanted) && width < 1024)
+	while (width < wanted && width < 1024)
 		width *= 2;
 	return knit__vk_local(caps, width);
 }

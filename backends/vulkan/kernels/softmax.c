@@ -10,7 +10,7 @@ static uint32_t plan_rows(const knit_vk_caps *caps, const knit_vk_step *s, const
 		return 1;
 	*out = (knit_vk_dispatch){
 		.shader = shader,
-		.spec = {knit__vk_row_width(caps, &s->in[0])},
+		.spec = {knit__vk_row_width(caps, s->in[0].dims[s->in[0].rank - 1], 16)},
 		.spec_count = 1,
 		.bindings = {knit__vk_in(0), knit__vk_out(0)},
 		.binding_count = 2,
