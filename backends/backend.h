@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 2
+#define KNIT_BACKEND_ABI 3
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -54,6 +54,15 @@ typedef struct knit_backend {
 	knit_status (*plan_wait)(knit_plan *plan, uint64_t timeout_ns);
 	/* Times of the last run, 0 where timing is off. */
 	size_t (*plan_times)(const knit_plan *plan, knit_step_time *out, size_t cap);
+
+	/* The rest may be NULL. */
+
+	/* Bytes of the memory that buffers come from: what may still be taken, and all there are. */
+	void (*room)(knit_device *dev, uint64_t *free_bytes, uint64_t *total_bytes);
+	/* Whether the device is gone for good: everything on it gives DEVICE, and opening it anew may help. */
+	bool (*lost)(const knit_device *dev);
+	/* What there is to know of a device, open or not; one that is not available has none. */
+	knit_status (*facts)(uint32_t index, const knit_context_desc *host, knit_device_fact *out, size_t cap, size_t *count);
 } knit_backend;
 
 /* NULL past the end; the order is fixed at build and "best" is the first available. */

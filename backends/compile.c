@@ -144,9 +144,13 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 		if (!b->host)
 			knit__log(p->ctx, KNIT_LOG_WARNING, "weight \"%s\" has no bytes (a graph read from text): zeros stand in",
 			          b->name ? b->name : "");
-		const knit_status status = knit__weight_acquire(p->device, b->host, b->bytes, b->name, &p->weights[i], d);
+		knit_diag why = {0};
+		const knit_status status = knit__weight_acquire(p->device, b->host, b->bytes, b->name, &p->weights[i], &why);
+		if (status == KNIT_ERR_MEMORY)
+			return knit__fail(d, status, 0, "%.170s; all weights are %llu bytes", why.text,
+			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes));
 		if (status != KNIT_OK)
-			return status;
+			return knit__fail(d, status, why.node, "%s", why.text);
 	}
 	return KNIT_OK;
 }

@@ -33,11 +33,14 @@ struct knit_opened {
 };
 
 /* By id ("cpu", "cpu:0", "null"); NULL or "": the first available. Opened once per context and kept until the context
- * goes. NOT_FOUND with the ids there are; otherwise what the backend says. */
+ * goes; a device that was lost is left to those who have it, and opened anew. NOT_FOUND with the ids there are; otherwise what the backend says. */
 knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d);
 /* A device of a table that is not in the registry (tests, and the way by which the above opens its own). */
 knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
                                       knit_opened **out, knit_diag *d);
+
+/* " (12.0 of 2048.0 MiB are free)" where the device says so, else "". Returns out. */
+const char *knit__device_room_text(const knit_opened *o, char *out, size_t size);
 
 /* The buffer of a weight: the host's bytes in place where the device can, a copy otherwise. The host's bytes must stay
  * until the release. host NULL: a zeroed buffer of its own. */

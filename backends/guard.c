@@ -276,6 +276,14 @@ static knit_status guard_buffer_clear(knit_device *dev, knit_buffer *buf) {
 	return dev->inner->buffer_clear(dev->inner_dev, buf->inner);
 }
 
+static void guard_room(knit_device *dev, uint64_t *free_bytes, uint64_t *total_bytes) {
+	*free_bytes = *total_bytes = 0;
+	if (dev->inner->room)
+		dev->inner->room(dev->inner_dev, free_bytes, total_bytes);
+}
+
+static bool guard_lost(const knit_device *dev) { return dev->inner->lost && dev->inner->lost(dev->inner_dev); }
+
 const knit_backend knit__guard_backend = {
 	.abi = KNIT_BACKEND_ABI,
 	.name = "guard",
@@ -297,4 +305,6 @@ const knit_backend knit__guard_backend = {
 	.plan_submit = knit__guard_plan_submit,
 	.plan_wait = knit__guard_plan_wait,
 	.plan_times = knit__guard_plan_times,
+	.room = guard_room,
+	.lost = guard_lost,
 };

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_DEVICES 16 /* looked at per backend */
 
@@ -33,6 +34,26 @@ knit_status knit_devices(knit_context *ctx, knit_device_info *out, size_t cap, s
 		*count += n;
 	}
 	return KNIT_OK;
+}
+
+knit_status knit_device_facts(knit_context *ctx, const char *id, knit_device_fact *out, size_t cap, size_t *count) {
+	const knit_backend *b;
+
+	if (!ctx || !id || !count || (cap && !out))
+		return KNIT_ERR_ARGUMENT;
+	*count = 0;
+	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
+		knit_device_info infos[MAX_DEVICES];
+		size_t n = 0;
+		const knit_status status = b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n);
+		if (status != KNIT_OK)
+			return status;
+		for (uint32_t k = 0; k < n && k < MAX_DEVICES; ++k) {
+			if (strcmp(infos[k].id, id) == 0)
+				return b->facts && infos[k].available ? b->facts(k, &ctx->desc, out, cap, count) : KNIT_OK;
+		}
+	}
+	return KNIT_ERR_NOT_FOUND;
 }
 
 /* ---- what a context shares --------------------------------------------------------------------------------------- */
@@ -157,7 +178,7 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	knit_status status = KNIT_OK;
 	pthread_mutex_lock(&s->lock);
 	knit_opened *o = s->first;
-	while (o && (o->identity != backend || o->index != index))
+	while (o && (o->identity != backend || o->index != index || (o->backend->lost && o->backend->lost(o->dev))))
 		o = o->next;
 	if (!o) {
 		status = open_new(ctx, backend, index, &o, d);
@@ -169,6 +190,17 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	pthread_mutex_unlock(&s->lock);
 	*out = o;
 	return status;
+}
+
+const char *knit__device_room_text(const knit_opened *o, char *out, size_t size) {
+	uint64_t left = 0, all = 0;
+
+	out[0] = '\0';
+	if (o->backend->room)
+		o->backend->room(o->dev, &left, &all);
+	if (all)
+		snprintf(out, size, " (%.1f of %.1f MiB are free)", (double)left / 1048576.0, (double)all / 1048576.0);
+	return out;
 }
 
 static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *d) {
@@ -183,23 +215,43 @@ static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *
 	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device \"%.32s\": use one of %s", id, known);
 }
 
-/* "name" or "name:index" of this backend; false if it is neither. */
-static bool id_matches(const knit_backend *b, const char *id, uint32_t *index) {
-	const size_t n = strlen(b->name);
+/* Whether part occurs in name, in whatever case. */
+static bool name_has(const char *name, const char *part) {
+	const size_t n = strlen(part);
+
+	for (; *name; ++name) {
+		if (strncasecmp(name, part, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool all_digits(const char *text) { return *text && text[strspn(text, "0123456789")] == '\0'; }
+
+/* Device `*index` of this backend for "name", "name:index" or "name:part of the device's name"; false if it is none of
+ * them. */
+static bool id_matches(knit_context *ctx, const knit_backend *b, const char *id, uint32_t *index) {
+	knit_device_info infos[MAX_DEVICES];
+	const size_t length = strlen(b->name);
+	size_t n = 0;
 
 	*index = 0;
-	if (strncmp(id, b->name, n) != 0)
+	if (strncmp(id, b->name, length) != 0)
 		return false;
-	if (id[n] == '\0')
+	if (id[length] == '\0')
 		return true;
-	if (id[n] != ':' || id[n + 1] == '\0')
+	const char *const rest = id + length + 1;
+	if (id[length] != ':' || !*rest)
 		return false;
-	for (const char *p = id + n + 1; *p; ++p) {
-		if (*p < '0' || *p > '9' || *index >= MAX_DEVICES)
-			return false;
-		*index = *index * 10 + (uint32_t)(*p - '0');
+	if (all_digits(rest)) {
+		*index = strlen(rest) > 4 ? MAX_DEVICES : (uint32_t)strtoul(rest, NULL, 10);
+		return *index < MAX_DEVICES;
 	}
-	return true;
+	if (b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK)
+		return false;
+	while (*index < n && *index < MAX_DEVICES && !name_has(infos[*index].name, rest))
+		++*index;
+	return *index < n && *index < MAX_DEVICES;
 }
 
 static knit_status open_best(knit_context *ctx, knit_opened **out, knit_diag *d) {
@@ -212,9 +264,11 @@ static knit_status open_best(knit_context *ctx, knit_opened **out, knit_diag *d)
 			continue;
 		/* null computes nothing: nobody who asks for the best means it. */
 		for (uint32_t k = 0; b != &knit__null_backend && k < n && k < MAX_DEVICES; ++k) {
-			if (infos[k].available)
+			if (infos[k].available && !infos[k].software)
 				return knit__device_open_backend(ctx, b, k, out, d);
-			knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available: %s: %.160s", infos[k].id, infos[k].detail);
+			if (!infos[k].available)
+				knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available: %s: %.160s", infos[k].id,
+				           infos[k].detail);
 		}
 	}
 	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available");
@@ -233,7 +287,7 @@ knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **o
 	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
 		knit_device_info infos[MAX_DEVICES] = {0};
 		size_t n = 0;
-		if (!id_matches(b, id, &index) || b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK || index >= n)
+		if (!id_matches(ctx, b, id, &index) || b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK || index >= n)
 			continue;
 		if (index < MAX_DEVICES && !infos[index].available)
 			return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %s is not available: %.180s", infos[index].id,

@@ -67,6 +67,20 @@ static uint64_t bytes_wanted(const knit_program *p, uint32_t buffer) {
 /* A weight is the program's; slots of an adapter are this session's, though its steps only read them. */
 static bool owned(const knit_buffer_desc *b) { return b->use != KNIT_BUFFER_CONST || b->slots; }
 
+static knit_status fail_buffer(knit_session *s, const knit_buffer_desc *b, uint64_t bytes, knit_status status) {
+	const knit_opened *const o = s->program->device;
+	const knit_schedule *const schedule = knit__session_schedule(s);
+	char room[64] = "";
+	uint64_t all = 0;
+
+	for (uint32_t i = 0; i < schedule->buffer_count; ++i)
+		all += owned(&schedule->buffers[i]) ? bytes_wanted(s->program, i) : 0;
+	if (status == KNIT_ERR_MEMORY)
+		knit__device_room_text(o, room, sizeof room);
+	return knit__fail(&s->diag, status, 0, "%s: \"%.60s\" needs %" PRIu64 " bytes, the session %" PRIu64 ": %s%s", o->id,
+	                  b->use == KNIT_BUFFER_ARENA ? "arena" : b->name, bytes, all, knit_status_name(status), room);
+}
+
 static knit_status buffers_make(knit_session *s) {
 	const knit_opened *const o = s->program->device;
 	const knit_schedule *const schedule = knit__session_schedule(s);
@@ -83,8 +97,7 @@ static knit_status buffers_make(knit_session *s) {
 		const uint64_t bytes = bytes_wanted(s->program, i);
 		const knit_status status = o->backend->buffer_create(o->dev, b->use, bytes, &s->buffers[i]);
 		if (status != KNIT_OK)
-			return knit__fail(&s->diag, status, 0, "%s: \"%.60s\" needs %" PRIu64 " bytes: %s", o->id,
-			                  b->use == KNIT_BUFFER_ARENA ? "arena" : b->name, bytes, knit_status_name(status));
+			return fail_buffer(s, b, bytes, status);
 	}
 	return KNIT_OK;
 }

@@ -72,8 +72,11 @@ knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t byte
 	pthread_mutex_unlock(&o->lock);
 	if (status == KNIT_OK)
 		return KNIT_OK;
-	return knit__fail(d, status, 0, "%s: weight \"%.80s\" (%llu bytes) could not be placed: %s", o->id, name ? name : "",
-	                  (unsigned long long)bytes, knit_status_name(status));
+	char room[64] = "";
+	if (status == KNIT_ERR_MEMORY)
+		knit__device_room_text(o, room, sizeof room);
+	return knit__fail(d, status, 0, "%s: weight \"%.80s\" (%llu bytes) could not be placed: %s%s", o->id,
+	                  name ? name : "", (unsigned long long)bytes, knit_status_name(status), room);
 }
 
 void knit__weight_release(knit_opened *o, knit_weight_buffer *w) {

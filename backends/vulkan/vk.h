@@ -73,6 +73,9 @@ knit_status knit__vk_status(knit_device *dev, VkResult result, const char *what,
 knit_status knit__vk_enumerate(const knit_context_desc *host, knit_device_info *out, size_t cap, size_t *count);
 knit_status knit__vk_open(uint32_t index, const knit_context_desc *host, knit_device **out, knit_diag *d);
 void knit__vk_close(knit_device *dev);
+/* vk_facts.c */
+knit_status knit__vk_facts(uint32_t index, const knit_context_desc *host, knit_device_fact *out, size_t cap,
+                           size_t *count);
 
 /* vk_memory.c: buffers. MEMORY with what was asked and what there is. Zeroed only where they come from buffer_create.
  * Every buffer can be copied from and to besides `usage`. */

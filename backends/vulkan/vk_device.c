@@ -43,7 +43,9 @@ static uint64_t device_bytes(const knit_vk_probe *p) {
 }
 
 static void info_fill(const knit_vk_probe *p, uint32_t index, knit_device_info *out) {
-	*out = (knit_device_info){.available = !p->reason[0], .memory_bytes = device_bytes(p)};
+	*out = (knit_device_info){.available = !p->reason[0],
+	                          .software = p->caps.device_class == KNIT_VK_SOFTWARE,
+	                          .memory_bytes = device_bytes(p)};
 	snprintf(out->id, sizeof out->id, "vulkan:%u", index);
 	snprintf(out->name, sizeof out->name, "%.120s", p->properties.deviceName);
 	if (p->reason[0])

@@ -1,5 +1,7 @@
 /* Owns the Vulkan backend's table. */
-#include "vk.h"
+#include "vk_heap.h"
+
+static bool vulkan_lost(const knit_device *dev) { return atomic_load(&dev->lost); }
 
 static const knit_caps *vulkan_caps(const knit_device *dev) { return &dev->caps; }
 
@@ -24,4 +26,7 @@ const knit_backend knit__vulkan_backend = {
 	.plan_submit = knit__vk_plan_submit,
 	.plan_wait = knit__vk_plan_wait,
 	.plan_times = knit__vk_plan_times,
+	.room = knit__vk_heap_room,
+	.lost = vulkan_lost,
+	.facts = knit__vk_facts,
 };

@@ -104,17 +104,28 @@ typedef struct knit_context_desc {
 knit_status knit_context_create(const knit_context_desc *desc, knit_context **out);
 void knit_context_destroy(knit_context *ctx);
 
-/* A device that this build knows. `id` is what knit_compile_desc.device takes: "cpu", "null", "vulkan:0". */
+/* A device that this build knows. `id` is what knit_compile_desc.device takes: "cpu", "null", "vulkan:0"; it also takes
+ * "vulkan" (the best of them: discrete before integrated before software) and part of a name ("vulkan:radeon"). */
 typedef struct knit_device_info {
 	char id[32];
 	char name[128];
 	char detail[256];      /* one line: instruction sets, driver, or why it is absent */
 	uint64_t memory_bytes; /* 0: unknown */
 	bool available;
+	bool software;         /* a GPU that the processor plays: right and slow, never chosen as the best */
 } knit_device_info;
 
 /* Writes up to cap entries and the number there is. Opens nothing. */
 knit_status knit_devices(knit_context *ctx, knit_device_info *out, size_t cap, size_t *count);
+
+/* One thing known of a device: "memory", "heap 0", "2.0 GiB, the device's own, 1.4 GiB of it free". */
+typedef struct knit_device_fact {
+	char group[24], name[40], value[184];
+} knit_device_fact;
+
+/* The same for what is known of one device beyond that: limits, features, memory, and which kernels they allow. NOT_FOUND
+ * if there is no device of that id; a device may have no facts. */
+knit_status knit_device_facts(knit_context *ctx, const char *id, knit_device_fact *out, size_t cap, size_t *count);
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
