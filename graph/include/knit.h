@@ -344,7 +344,8 @@ typedef struct knit_memory {
 	uint64_t packed_bytes;        /* what layouts for kernels take beyond weight_bytes: their padding, and whole second
 	                               * copies of weights whose own bytes cannot be given back (not from a mapped file) */
 	uint64_t state_bytes;         /* KV slots of one session */
-	uint64_t arena_bytes;         /* activations and scratch of one session: the largest bucket's plan */
+	uint64_t arena_bytes;         /* activations and scratch of one session: the largest bucket's plan. Where the device limits
+	                               * a buffer there are several arenas, each as the bucket that needs most of it */
 	uint64_t arena_lower_bound;   /* peak of bytes alive at once: no plan can be smaller */
 	uint64_t arena_unshared;      /* what the arena would be if no two tensors shared bytes */
 	uint64_t io_bytes;            /* input and output tensors */
