@@ -50,7 +50,7 @@ static void make_branches(void) {
 	for (int i = 0; i < BRANCHES; ++i) {
 		const char name[2] = {(char)('a' + i), 0};
 
-		branch[i] = knit_softmax(graph, knit_linear(graph, x, knit_weight(graph, weights, name)));
+		branch[i] = knit_softmax(graph, knit_linear(graph, x, knit_weight(graph, weights, "%s", name)));
 		product = i ? knit_linear(graph, knit_mul(graph, product, branch[i]), knit_weight(graph, weights, "a")) : branch[0];
 	}
 	sum = product;
