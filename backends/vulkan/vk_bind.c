@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-/* What an absent operand is bound to. */
+/* What an absent operand is bound to. Each dispatch has its own zeros: a shader may declare that it writes what it never
+ * does, and two dispatches side by side would then seem to touch the same bytes. */
 #define ZERO_BYTES 16
 
 static const char *origin_of(const knit_step *step) { return step->origin && *step->origin ? step->origin : "no origin"; }
@@ -66,11 +67,17 @@ static knit_status pipelines_get(knit_plan *plan, const knit_vk_dispatch *dispat
 
 /* ---- constants --------------------------------------------------------------------------------------------------- */
 
+static uint64_t zeros_stride(const knit_plan *plan) {
+	const uint32_t align = plan->dev->kernel_caps.storage_align;
+
+	return align > ZERO_BYTES ? align : ZERO_BYTES;
+}
+
 static bool tables_place(knit_plan *plan) {
 	const knit_vk_caps *const caps = &plan->dev->kernel_caps;
-	const uint64_t align = caps->storage_align > ZERO_BYTES ? caps->storage_align : ZERO_BYTES;
+	const uint64_t align = zeros_stride(plan);
 
-	plan->constants_bytes = ZERO_BYTES;
+	plan->constants_bytes = (plan->work_count ? plan->work_count : 1) * align;
 	for (uint32_t i = 0; i < plan->step_count; ++i) {
 		knit_vk_plan_step *const p = &plan->steps[i];
 		p->table_bytes = p->kernel->table_bytes ? p->kernel->table_bytes(caps, &p->view) : 0;
@@ -125,14 +132,16 @@ static const char *resolve_operand(const knit_plan *plan, knit_buffer *const *bu
 }
 
 /* NULL, or what is wrong with it. */
-static const char *resolve(const knit_plan *plan, knit_buffer *const *bufs, const knit_vk_plan_step *p,
-                           const knit_step *step, const knit_vk_binding *b, target *out) {
+static const char *resolve(const knit_plan *plan, knit_buffer *const *bufs, uint32_t work, const knit_vk_binding *b,
+                           target *out) {
 	const knit_vk_caps *const caps = &plan->dev->kernel_caps;
+	const knit_vk_plan_step *const p = &plan->steps[plan->works[work].step];
+	const knit_step *const step = &plan->schedule->steps[plan->works[work].step];
 	const char *why = NULL;
 
 	switch (b->source) {
 	case KNIT_VK_ABSENT:
-		*out = (target){plan->constants, 0, 4};
+		*out = (target){plan->constants, work * zeros_stride(plan), 4};
 		return NULL;
 	case KNIT_VK_IN:
 		why = b->index < step->in_count ? resolve_operand(plan, bufs, &step->in[b->index], &p->view.in[b->index], out)
@@ -217,7 +226,7 @@ static knit_status set_make(knit_plan *plan, knit_buffer *const *bufs, const kni
 	for (uint32_t i = 0; i < asked->binding_count; ++i) {
 		const knit_vk_binding *const b = &asked->bindings[i];
 		target t = {0};
-		const char *const why = resolve(plan, bufs, &plan->steps[w->step], step, b, &t);
+		const char *const why = resolve(plan, bufs, work, b, &t);
 		if (why)
 			return fail_step(plan, w->step, KNIT_ERR_INTERNAL, why, d);
 		infos[i + 1] = (VkDescriptorBufferInfo){t.buffer->buffer, t.at, t.bytes};

@@ -46,7 +46,7 @@ typedef struct knit_vk_step {
 } knit_vk_step;
 
 /* What one storage-buffer binding of a dispatch shows. bytes 0: the whole storage; else a part of it, at a multiple of
- * caps.storage_align. ABSENT binds four bytes of zeros that nobody reads. */
+ * caps.storage_align. ABSENT binds four bytes of zeros of this dispatch that nobody reads or writes. */
 typedef enum knit_vk_source { KNIT_VK_ABSENT, KNIT_VK_IN, KNIT_VK_OUT, KNIT_VK_SCRATCH, KNIT_VK_TABLE } knit_vk_source;
 typedef struct knit_vk_binding {
 	knit_vk_source source;

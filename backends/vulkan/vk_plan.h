@@ -41,7 +41,8 @@ struct knit_plan {
 	uint64_t dispatch_bytes;  /* see dispatches_make */
 	VkDescriptorPool descriptors;
 	/* `control` holds the parameter blocks, then the group counts. Where the host cannot write it in place, `staging` is
-	 * its twin and `upload` copies it across. `constants` begins with zeros for absent operands, then come the tables. */
+	 * its twin and `upload` copies it across. `constants` begins with zeros for absent operands, dispatch by dispatch, then
+	 * come the tables. */
 	knit_buffer *control, *staging, *constants;
 	uint64_t groups_at, control_bytes, constants_bytes;
 	VkCommandPool pool;

@@ -14,7 +14,7 @@ const char *__lsan_default_suppressions(void) { return "leak:libVkLayer_khronos_
 
 bool vulkan_quiet;
 
-static void say(void *user, int level, const char *text) {
+void vulkan_say(void *user, int level, const char *text) {
 	(void)user;
 	if (!vulkan_quiet && level <= KNIT_LOG_WARNING)
 		fprintf(stderr, "%s\n", text);
@@ -64,7 +64,7 @@ bool vulkan_present_checked(void) {
 }
 
 knit_device *vulkan_open_limited(const char *limits, const knit_allocator *a) {
-	const knit_context_desc desc = {.allocator = a ? *a : knit__default_allocator, .log = say};
+	const knit_context_desc desc = {.allocator = a ? *a : knit__default_allocator, .log = vulkan_say};
 	knit_device *dev = NULL;
 	knit_diag d = {0};
 
@@ -78,7 +78,7 @@ knit_device *vulkan_open_limited(const char *limits, const knit_allocator *a) {
 }
 
 bool vulkan_open(knit_context **ctx, knit_device **dev) {
-	const knit_context_desc desc = {.log = say};
+	const knit_context_desc desc = {.log = vulkan_say};
 	knit_diag d = {0};
 
 	if (!vulkan_present())

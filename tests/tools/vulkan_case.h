@@ -19,5 +19,7 @@ bool vulkan_present_checked(void);
 knit_device *vulkan_open_limited(const char *limits, const knit_allocator *a);
 /* Validation messages are expected, and not printed. */
 extern bool vulkan_quiet;
+/* The log that prints them; for contexts that tests make themselves. */
+void vulkan_say(void *user, int level, const char *text);
 
 #endif
