@@ -14,6 +14,9 @@ static const struct { const char *limits, *name; size_t every; uint16_t ops[KNIT
 	{"groups=64,invocations=16", "", 3,
 	 {KNIT_OP_GATHER, KNIT_OP_ADD, KNIT_OP_MUL, KNIT_OP_SCALE, KNIT_OP_SILU, KNIT_OP_GELU, KNIT_OP_MAP, KNIT_OP_COPY,
 	  KNIT_OP_CAST, KNIT_OP_SOFTMAX, KNIT_OP_ARGMAX, KNIT_OP_RMS_NORM, KNIT_OP_LAYER_NORM, KNIT_OP_ADD_RMS_NORM}},
+	/* 16 invocations: two blocks of a slot */
+	{"groups=64,invocations=16", "", 3, {KNIT_OP_ROPE, KNIT_OP_STATE_APPEND}},
+	{"groups=64,invocations=128,shared=29184", "", 9, {KNIT_OP_KV_WRITE, KNIT_OP_ATTENTION}},
 	/* one invocation in a group: no reduction may count on a second */
 	{"invocations=1", "", 3, {KNIT_OP_SOFTMAX, KNIT_OP_ARGMAX, KNIT_OP_RMS_NORM, KNIT_OP_LAYER_NORM, KNIT_OP_ADD_RMS_NORM}},
 };

@@ -196,10 +196,8 @@ static knit_vk_dispatch dispatch_make(const knit_vk_step *s, const way *w, int k
 	d.spec[6] = w->heads;
 	d.spec[7] = w->ahead;
 	d.spec_count = 8;
-	if (w->chunks > 1) {
-		d.bindings[6] = parts;
-		d.bindings[6].written = true;
-	}
+	d.bindings[6] = w->chunks > 1 ? parts : knit__vk_out(0); /* of one chunk there are no parts */
+	d.bindings[6].written = true;
 	d.binding_count = 7;
 	return d;
 }

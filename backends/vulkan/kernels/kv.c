@@ -24,6 +24,9 @@ static bool is_state(const knit_operand_view *state) {
 	       (knit__vk_is_block(state->dtype) && row_elements(state, 2) > 0 && row_elements(state, 2) % 32 == 0);
 }
 
+/* A block is made by eight invocations of a group. */
+static bool has_eight(const knit_vk_caps *caps) { return caps->max_invocations >= 8; }
+
 /* Rows for a state; heads that cut blocks are no matter. */
 static bool is_rows(const knit_operand_view *rows) {
 	return knit__vk_f32_rows(rows) && (rows->rank == 2 || rows->rank == 3) && row_elements(rows, 1) > 0;
@@ -75,7 +78,7 @@ enum { STATE, ROWS, SEQ, POS };
 enum { RING, SINKS };
 
 static bool append_accepts(const knit_vk_caps *caps, const knit_node_view *node) {
-	return is_state(&node->in[STATE]) && is_rows(&node->in[ROWS]) && knit__vk_index_vector(&node->in[SEQ]) &&
+	return has_eight(caps) && is_state(&node->in[STATE]) && is_rows(&node->in[ROWS]) && knit__vk_index_vector(&node->in[SEQ]) &&
 	       knit__vk_index_vector(&node->in[POS]) && knit__vk_all_bind(caps, node, 0);
 }
 
@@ -110,7 +113,7 @@ const knit_vk_kernel knit__vk_append = {
 static bool accepts(const knit_vk_caps *caps, const knit_node_view *node) {
 	const knit_operand_view *const q = &node->in[KNIT_KV_Q], *const k = &node->in[KNIT_KV_K];
 
-	return knit__vk_f32_rows(q) && q->rank == 3 && row_elements(q, 1) > 0 && is_rows(k) && k->rank == 3 &&
+	return has_eight(caps) && knit__vk_f32_rows(q) && q->rank == 3 && row_elements(q, 1) > 0 && is_rows(k) && k->rank == 3 &&
 	       is_rows(&node->in[KNIT_KV_V]) && is_state(&node->in[KNIT_KV_KSTATE]) &&
 	       is_state(&node->in[KNIT_KV_VSTATE]) && knit__vk_index_vector(&node->in[KNIT_KV_SEQ]) &&
 	       knit__vk_index_vector(&node->in[KNIT_KV_POS]) && knit__vk_f32_dense(&node->out[2]) &&

@@ -56,6 +56,9 @@ knit_vk_dispatch knit__vk_kv_dispatch(const knit_vk_caps *caps) {
 	return (knit_vk_dispatch){.shader = "kv_write",
 	                          .spec = {knit__vk_local(caps, KNIT_VK_KV_WIDTH)},
 	                          .spec_count = 1,
+	                          .bindings = {[KNIT_VK_KV_RESULT] = knit__vk_out(0),
+	                                       [KNIT_VK_KV_KSTATE] = knit__vk_out(0),
+	                                       [KNIT_VK_KV_VSTATE] = knit__vk_out(0)},
 	                          .binding_count = KNIT_VK_KV_BINDINGS};
 }
 

@@ -16,7 +16,8 @@ void knit__vk_rope_params(const knit_vk_tensor *q, const knit_vk_tensor *result,
 void knit__vk_kv_groups(const knit_vk_caps *caps, struct knit_kv_write_params *p, uint32_t groups[3]);
 
 #define KNIT_VK_KV_WIDTH 64
-/* The bindings in the shader's order, as far as the op has them; what it lacks stays absent. */
+/* The bindings in the shader's order, as far as the op has them. What is read and lacking stays absent; what is written
+ * and lacking shows output 0, since nothing may be declared as written that other steps read. */
 enum {
 	KNIT_VK_KV_Q, KNIT_VK_KV_K, KNIT_VK_KV_V, KNIT_VK_KV_SEQ, KNIT_VK_KV_POS, KNIT_VK_KV_TABLE, KNIT_VK_KV_RESULT,
 	KNIT_VK_KV_KSTATE, KNIT_VK_KV_VSTATE, KNIT_VK_KV_BINDINGS
