@@ -260,7 +260,8 @@ static void low_unit(const fused *f, const part *p, int64_t unit) {
 		                       .w = factor_row(p->a, slot, column),
 		                       .w_stride = knit__bytes_of(p->a->dtype, f->k),
 		                       .out = out,
-		                       .out_stride = p->low_stride};
+		                       .out_stride = p->low_stride,
+		                       .ahead = 1}; /* the next tile: A is read once and is too short to be seen as a stream */
 
 		for (int64_t r = 0; r < rows; ++r)
 			b.x[r] = (const char *)knit__f32_row(f->x, row + r);
