@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 3
+#define KNIT_BACKEND_ABI 4
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -32,6 +32,13 @@ typedef struct knit_backend {
 	/* Pure: the only support test there is. */
 	knit_kernel (*select)(const knit_device *dev, const knit_node_view *node);
 	uint64_t (*scratch)(const knit_device *dev, knit_kernel kernel, const knit_node_view *node);
+
+	/* Layouts of weights other than the file's: all three or none. The first two as in knit_target. */
+	uint8_t (*weight_layout)(const knit_device *dev, const knit_shape *weight, const knit_weight_use *uses,
+	                         uint32_t count);
+	uint64_t (*packed_bytes)(const knit_device *dev, uint8_t layout, const knit_shape *weight);
+	/* Fills a buffer of packed_bytes from the weight's plain bytes. */
+	knit_status (*pack)(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host, knit_buffer *out);
 
 	knit_status (*buffer_create)(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out); /* zeroed */
 	/* Uses host memory in place; it must outlive the buffer. Only where caps.import_align != 0 and host fits it. */

@@ -1,6 +1,7 @@
 /* Owns the making of a program: a copy of the graph is optimised for a device, scheduled once per bucket, and its
  * weights get buffers. Knows no op and no backend by name. */
 #include "../graph/pass.h"
+#include "../graph/weights.h"
 #include "program.h"
 
 #include <stdio.h>
@@ -99,7 +100,8 @@ static bool same_buffers(const knit_schedule *a, const knit_schedule *b) {
 		return false;
 	for (uint32_t i = 0; i < a->buffer_count; ++i) {
 		const knit_buffer_desc *const x = &a->buffers[i], *const y = &b->buffers[i];
-		if (x->use != y->use || x->storage != y->storage || (x->use != KNIT_BUFFER_ARENA && x->bytes != y->bytes))
+		if (x->use != y->use || x->storage != y->storage || x->layout != y->layout ||
+		    (x->use != KNIT_BUFFER_ARENA && x->bytes != y->bytes))
 			return false;
 	}
 	return true;
@@ -130,6 +132,21 @@ static knit_status schedules_make(knit_program *p, knit_diag *d) {
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
+/* The host's bytes of a weight that was copied or packed go back to the system, unless another use reads them. */
+static void forget(const knit_program *p, uint32_t buffer) {
+	const knit_buffer_desc *const b = &p->buckets[0].schedule->buffers[buffer];
+	const knit_weights *const store = knit__program_mapped(p, buffer);
+
+	if (store && p->weights[buffer]->copied && !knit__weight_read_in_place(p->device, b->host, b->bytes))
+		store->forget(b->host, b->bytes);
+}
+
+void knit__program_forget(const knit_program *p) {
+	for (uint32_t i = 0; i < p->buffer_count; ++i)
+		if (p->weights[i])
+			forget(p, i);
+}
+
 static knit_status weights_make(knit_program *p, knit_diag *d) {
 	const knit_schedule *const s = p->buckets[0].schedule;
 
@@ -145,13 +162,16 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 			knit__log(p->ctx, KNIT_LOG_WARNING, "weight \"%s\" has no bytes (a graph read from text): zeros stand in",
 			          b->name ? b->name : "");
 		knit_diag why = {0};
-		const knit_status status = knit__weight_acquire(p->device, b->host, b->bytes, b->name, &p->weights[i], &why);
+		const knit_status status = knit__weight_acquire_buffer(p->device, b, &p->weights[i], &why);
 		if (status == KNIT_ERR_MEMORY)
 			return knit__fail(d, status, 0, "%.170s; all weights are %llu bytes", why.text,
 			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes));
 		if (status != KNIT_OK)
 			return knit__fail(d, status, why.node, "%s", why.text);
+		/* at once, so that there are never two copies of more than one weight */
+		forget(p, i);
 	}
+	knit__program_forget(p); /* the system reads around what is touched */
 	return KNIT_OK;
 }
 

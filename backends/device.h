@@ -8,13 +8,16 @@
 
 #include <pthread.h>
 
-/* One buffer per distinct weight storage (host pointer and bytes) of a device. */
+/* One buffer per distinct weight storage (host pointer and bytes) and layout of a device. Equal bytes of two shapes are
+ * packed differently. */
 typedef struct knit_weight_buffer {
 	const void *host;
-	uint64_t bytes;
+	uint64_t bytes; /* of the host's */
+	uint8_t layout;
+	knit_shape shape; /* where there is a layout */
 	knit_buffer *buffer;
 	uint32_t refs; /* programs' uses; under the device's lock */
-	bool copied;   /* a second copy beside the host's bytes */
+	bool copied;   /* the host's bytes are not read any more */
 } knit_weight_buffer;
 
 typedef struct knit_opened knit_opened;
@@ -46,6 +49,9 @@ const char *knit__device_room_text(const knit_opened *o, char *out, size_t size)
  * until the release. host NULL: a zeroed buffer of its own. */
 knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t bytes, const char *name,
                                  knit_weight_buffer **out, knit_diag *d);
+/* The same for a weight of a schedule, in its layout: packed by the first who asks. host NULL: zeros. */
+knit_status knit__weight_acquire_buffer(knit_opened *o, const knit_buffer_desc *b, knit_weight_buffer **out,
+                                        knit_diag *d);
 void knit__weight_release(knit_opened *o, knit_weight_buffer *w);
 
 /* What the calling thread has had done to weights so far: the difference over a call is what the call did. */
@@ -53,5 +59,7 @@ typedef struct knit_weight_work { uint64_t buffers, packs, uploads; } knit_weigh
 extern _Thread_local knit_weight_work knit__weight_work;
 /* Whether the device would read the host's bytes in place. */
 bool knit__weight_in_place(const knit_opened *o, const void *host);
+/* Whether some program does so now. */
+bool knit__weight_read_in_place(knit_opened *o, const void *host, uint64_t bytes);
 
 #endif

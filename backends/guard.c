@@ -169,6 +169,26 @@ static uint64_t guard_scratch(const knit_device *dev, knit_kernel kernel, const 
 	return 0;
 }
 
+/* ---- layouts of weights ------------------------------------------------------------------------------------------ */
+
+static uint8_t guard_weight_layout(const knit_device *dev, const knit_shape *weight, const knit_weight_use *uses,
+                                   uint32_t count) {
+	if (!dev->inner->weight_layout)
+		return 0;
+	if (!weight || !uses || count == 0) {
+		report(dev, "weight_layout: a weight without uses", count, 0);
+		return 0;
+	}
+	return dev->inner->weight_layout(dev->inner_dev, weight, uses, count);
+}
+
+static uint64_t guard_packed_bytes(const knit_device *dev, uint8_t layout, const knit_shape *weight) {
+	if (dev->inner->packed_bytes && layout != 0 && weight)
+		return dev->inner->packed_bytes(dev->inner_dev, layout, weight);
+	report(dev, "packed_bytes: layout 0 or a device without layouts", layout, 0);
+	return UINT64_MAX;
+}
+
 /* ---- buffers ----------------------------------------------------------------------------------------------------- */
 
 static knit_status buffer_add(knit_device *dev, knit_buffer_use use, uint64_t bytes, const void *host,
@@ -284,6 +304,21 @@ static void guard_room(knit_device *dev, uint64_t *free_bytes, uint64_t *total_b
 
 static bool guard_lost(const knit_device *dev) { return dev->inner->lost && dev->inner->lost(dev->inner_dev); }
 
+static knit_status guard_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
+                              knit_buffer *out) {
+	const uint64_t bytes = guard_packed_bytes(dev, layout, weight);
+
+	if (bytes == UINT64_MAX || !dev->inner->pack)
+		return KNIT_ERR_INTERNAL;
+	const knit_status status = range_check(dev, out, "pack", 0, host, bytes);
+
+	if (status != KNIT_OK)
+		return status;
+	if (out->imported)
+		return report(dev, "pack: imported buffers are read-only", 0, 0);
+	return dev->inner->pack(dev->inner_dev, layout, weight, host, out->inner);
+}
+
 const knit_backend knit__guard_backend = {
 	.abi = KNIT_BACKEND_ABI,
 	.name = "guard",
@@ -293,6 +328,9 @@ const knit_backend knit__guard_backend = {
 	.caps = guard_caps,
 	.select = guard_select,
 	.scratch = guard_scratch,
+	.weight_layout = guard_weight_layout,
+	.packed_bytes = guard_packed_bytes,
+	.pack = guard_pack,
 	.buffer_create = guard_buffer_create,
 	.buffer_import = guard_buffer_import,
 	.buffer_destroy = guard_buffer_destroy,

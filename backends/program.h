@@ -39,6 +39,13 @@ knit_status knit__compile_on(const knit_graph *g, const knit_compile_desc *desc,
 
 /* report.c: adds up p->memory from the schedules. LIMIT where the sums overflow or are above `limit` (0: no limit). */
 knit_status knit__program_measure(knit_program *p, uint64_t limit, knit_diag *d);
+/* What a buffer takes of knit_memory.packed_bytes: padding of its layout, or all of a second copy where the weight's own
+ * bytes stay. */
+uint64_t knit__program_packed_bytes(const knit_program *p, uint32_t buffer);
+/* The store that can give the weight's own bytes back, where no use of the program reads them; NULL otherwise. */
+const knit_weights *knit__program_mapped(const knit_program *p, uint32_t buffer);
+/* Gives back what hashing the weights of the program has made resident again. */
+void knit__program_forget(const knit_program *p);
 /* The name of a symbol of the program's graph. */
 const char *knit__program_symbol(const knit_program *p, uint32_t symbol);
 /* KNIT_NO_SYMBOL if there is none. */

@@ -118,6 +118,19 @@ static uint64_t target_scratch(const void *device, knit_kernel kernel, const kni
 	return o->backend->scratch(o->dev, kernel, node);
 }
 
+static uint8_t target_weight_layout(const void *device, const knit_shape *weight, const knit_weight_use *uses,
+                                    uint32_t count) {
+	const knit_opened *const o = device;
+
+	return o->backend->weight_layout(o->dev, weight, uses, count);
+}
+
+static uint64_t target_packed_bytes(const void *device, uint8_t layout, const knit_shape *weight) {
+	const knit_opened *const o = device;
+
+	return o->backend->packed_bytes(o->dev, layout, weight);
+}
+
 static bool guard_wanted(void) {
 	const char *const text = getenv("KNIT_GUARD");
 
@@ -138,6 +151,9 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 	if (backend->abi != KNIT_BACKEND_ABI)
 		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "backend %s was built for interface %u, this is %u", backend->name,
 		                  backend->abi, KNIT_BACKEND_ABI);
+	if (!backend->weight_layout != !backend->pack || !backend->pack != !backend->packed_bytes)
+		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "backend %s has some of weight_layout, packed_bytes and pack, not all",
+		                  backend->name);
 	knit_opened *const o = knit__alloc_zero(&ctx->a, sizeof *o);
 	if (!o)
 		return knit__fail_memory(d, "a device", sizeof *o);
@@ -163,6 +179,10 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 	                          .buffer_align = caps->buffer_align,
 	                          .max_buffer = caps->max_buffer,
 	                          .max_binding_range = caps->max_binding_range};
+	if (backend->weight_layout) {
+		o->target.weight_layout = target_weight_layout;
+		o->target.packed_bytes = target_packed_bytes;
+	}
 	pthread_mutex_init(&o->lock, NULL);
 	*out = o;
 	return KNIT_OK;

@@ -1,4 +1,5 @@
 /* Owns the figures of a compiled program: memory by class, steps, device. Changes nothing. */
+#include "../graph/weights.h"
 #include "program.h"
 
 #include <string.h>
@@ -7,14 +8,54 @@ static bool is_weight(const knit_buffer_desc *b, knit_storage_kind kind) {
 	return b->use == KNIT_BUFFER_CONST && b->kind == kind;
 }
 
-/* Two storages may be the same bytes (when dedup_weights was switched off): they share one buffer and count once. */
-static bool seen_before(const knit_schedule *s, uint32_t at) {
-	for (uint32_t i = 0; i < at; ++i) {
-		if (s->buffers[i].use == KNIT_BUFFER_CONST && s->buffers[i].host && s->buffers[i].host == s->buffers[at].host &&
-		    s->buffers[i].bytes == s->buffers[at].bytes)
+static bool same_bytes(const knit_buffer_desc *a, const knit_buffer_desc *b) {
+	return a->use == KNIT_BUFFER_CONST && b->use == KNIT_BUFFER_CONST && a->host && a->host == b->host &&
+	       a->bytes == b->bytes;
+}
+
+static bool same_buffer(const knit_buffer_desc *a, const knit_buffer_desc *b) {
+	return same_bytes(a, b) && a->layout == b->layout && (!a->layout || knit__shape_equal(&a->shape, &b->shape));
+}
+
+/* Two storages may be the same bytes (of two shapes, or when dedup_weights was switched off): they count once. */
+static bool seen_before(const knit_schedule *s, uint32_t at,
+                        bool (*same)(const knit_buffer_desc *, const knit_buffer_desc *)) {
+	for (uint32_t i = 0; i < at; ++i)
+		if (same(&s->buffers[i], &s->buffers[at]))
 			return true;
-	}
 	return false;
+}
+
+static bool reads_in_place(const knit_program *p, const knit_buffer_desc *b) {
+	return !b->layout && knit__weight_in_place(p->device, b->host);
+}
+
+const knit_weights *knit__program_mapped(const knit_program *p, uint32_t buffer) {
+	const knit_schedule *const s = p->buckets[0].schedule;
+	const knit_buffer_desc *const b = &s->buffers[buffer];
+
+	for (uint32_t i = 0; i < s->buffer_count; ++i)
+		if (same_bytes(&s->buffers[i], b) && reads_in_place(p, &s->buffers[i]))
+			return NULL;
+	for (uint32_t i = 0; b->host && i < p->graph->store_count; ++i)
+		if (knit__weights_forgettable(p->graph->stores[i], b->host))
+			return p->graph->stores[i];
+	return NULL;
+}
+
+uint64_t knit__program_packed_bytes(const knit_program *p, uint32_t buffer) {
+	const knit_schedule *const s = p->buckets[0].schedule;
+	const knit_buffer_desc *const b = &s->buffers[buffer];
+	const bool unified = p->device->backend->caps(p->device->dev)->unified_memory;
+
+	if (b->use != KNIT_BUFFER_CONST || !b->host || seen_before(s, buffer, same_buffer))
+		return 0;
+	/* Where buffers are host memory, weight_bytes stand for the host's own bytes, if these stay. */
+	if (unified && reads_in_place(p, b))
+		return 0;
+	const uint64_t takes = b->layout ? b->packed_bytes : b->bytes;
+	const bool alone = !unified || knit__program_mapped(p, buffer);
+	return alone && !seen_before(s, buffer, same_bytes) ? takes - b->bytes : takes;
 }
 
 static bool measure_buffers(const knit_program *p, knit_memory *m) {
@@ -27,16 +68,19 @@ static bool measure_buffers(const knit_program *p, knit_memory *m) {
 			ok = ok && knit__add_u64(m->state_bytes, b->bytes, &m->state_bytes);
 		else if (b->use == KNIT_BUFFER_IO)
 			ok = ok && knit__add_u64(m->io_bytes, b->bytes, &m->io_bytes);
-		if (b->use != KNIT_BUFFER_CONST || seen_before(s, i))
+		if (b->use != KNIT_BUFFER_CONST)
+			continue;
+		ok = ok && knit__add_u64(m->packed_bytes, knit__program_packed_bytes(p, i), &m->packed_bytes);
+		if (b->layout && !seen_before(s, i, same_buffer)) {
+			++m->packed_storages;
+			ok = ok && knit__add_u64(m->padding_bytes, b->packed_bytes - b->bytes, &m->padding_bytes);
+		}
+		if (seen_before(s, i, same_bytes))
 			continue;
 
 		uint64_t *const class_bytes = is_weight(b, KNIT_STORAGE_ADAPTER) ? &m->adapter_bytes : &m->weight_bytes;
 		ok = ok && knit__add_u64(*class_bytes, b->bytes, class_bytes);
 		m->weight_storages += is_weight(b, KNIT_STORAGE_CONST);
-		/* Where buffers are host memory, bytes that cannot be read in place are there twice. */
-		if (b->host && p->device->backend->caps(p->device->dev)->unified_memory &&
-		    !knit__weight_in_place(p->device, b->host))
-			ok = ok && knit__add_u64(m->packed_bytes, b->bytes, &m->packed_bytes);
 	}
 	return ok;
 }

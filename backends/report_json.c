@@ -76,6 +76,8 @@ static void emit_memory(emitter *e, const knit_memory *m) {
 		{"weight_uses", m->weight_uses},
 		{"adapter_bytes", m->adapter_bytes},
 		{"packed_bytes", m->packed_bytes},
+		{"packed_storages", m->packed_storages},
+		{"padding_bytes", m->padding_bytes},
 		{"state_bytes", m->state_bytes},
 		{"arena_bytes", m->arena_bytes},
 		{"arena_lower_bound", m->arena_lower_bound},
@@ -153,6 +155,12 @@ static void emit_storages(emitter *e, const knit_program *p) {
 		add_text(e, object, "name", b->name ? b->name : "");
 		add_text(e, object, "type", type);
 		add_u64(e, object, "bytes", b->bytes);
+		if (b->layout) {
+			add_u64(e, object, "layout", b->layout);
+			add_u64(e, object, "padding_bytes", b->packed_bytes - b->bytes);
+		}
+		if (b->use == KNIT_BUFFER_CONST)
+			add_u64(e, object, "packed_bytes", knit__program_packed_bytes(p, i));
 		add_u64(e, object, "uses", count_uses(s, i));
 		if (same_bytes(s, i) != i)
 			add_u64(e, object, "same_bytes_as", s->buffers[same_bytes(s, i)].storage);

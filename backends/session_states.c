@@ -117,6 +117,7 @@ static knit_status identity_of(knit_session *s, void *piece, knit_digest *out) {
 			knit__hasher_add(&h, w->host, (size_t)w->bytes);
 	}
 	*out = knit__hasher_digest(&h);
+	knit__program_forget(s->program);
 	return status;
 }
 

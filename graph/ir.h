@@ -39,7 +39,7 @@ typedef struct knit_value {
 	uint32_t version;  /* STATE: 0 initially, +1 per write */
 	knit_dtype dtype;
 	uint8_t rank;
-	uint8_t layout;    /* 0: plain strides; else a packed format of the target */
+	uint8_t layout;    /* 0: plain strides; else a packed format of the target, for whole constants only */
 	knit_dim dims[KNIT_MAX_RANK], strides[KNIT_MAX_RANK]; /* in elements */
 	knit_dim offset;                                     /* elements from the storage's start */
 } knit_value;

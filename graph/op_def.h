@@ -94,6 +94,7 @@ static inline int64_t knit__array_count(const knit_array *a) {
 
 /* A type with numbers for dims, for costs. */
 typedef struct knit_shape { knit_dtype dtype; uint32_t rank; int64_t dims[KNIT_MAX_RANK]; } knit_shape;
+bool knit__shape_equal(const knit_shape *a, const knit_shape *b);
 /* Of one execution. `context`: how many positions an attention row sees. */
 typedef struct knit_cost { double flops; uint64_t read_bytes, write_bytes; } knit_cost;
 

@@ -22,6 +22,7 @@ static const knit_pass passes[] = {
 	{"fuse_elementwise", knit__pass_fuse_elementwise, false, "chains of elementwise ops become one step"},
 	{"legalise", knit__pass_legalise, true, "copies for operands that must be contiguous; outputs own their bytes"},
 	{"order", knit__pass_order, true, "a valid execution order"},
+	{"layout", knit__pass_layout, false, "weights lie as all their uses read them fastest"},
 };
 
 #define PASS_COUNT (sizeof passes / sizeof passes[0])

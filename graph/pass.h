@@ -40,5 +40,7 @@ knit_status knit__pass_fuse_elementwise(knit_graph *g, const knit_target *t, uin
 /* Inserts copy nodes where the target refuses an operand's strides, and makes outputs own their bytes. */
 knit_status knit__pass_legalise(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 knit_status knit__pass_order(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
+/* Gives a constant the layout that the target wants of it, if the target has kernels for all uses together. */
+knit_status knit__pass_layout(knit_graph *g, const knit_target *t, uint32_t *changes, knit_diag *d);
 
 #endif

@@ -88,6 +88,13 @@ static knit_buffer_use buffer_use(knit_storage_kind kind) {
 	return KNIT_BUFFER_ARENA;
 }
 
+static bool pack_size(const knit_graph *g, const knit_target *target, knit_buffer_desc *b) {
+	if (!target->packed_bytes || !knit__weight_shape(g, b->storage, &b->shape))
+		return false;
+	b->packed_bytes = target->packed_bytes(target->device, b->layout, &b->shape);
+	return b->packed_bytes != UINT64_MAX && b->packed_bytes >= b->bytes;
+}
+
 static knit_status set_buffer(knit_schedule *s, uint32_t index, uint32_t storage, const knit_target *target,
                               knit_diag *d) {
 	const knit_storage *from = &s->graph->storages[storage];
@@ -97,12 +104,17 @@ static knit_status set_buffer(knit_schedule *s, uint32_t index, uint32_t storage
 	                        .storage = storage,
 	                        .bytes = from->max_bytes,
 	                        .host = from->host,
+	                        .layout = s->graph->values[from->value].layout,
 	                        .name = knit__strings_get(&s->graph->strings, from->name),
 	                        .kind = from->kind,
 	                        .slots = from->slots};
-	if (target->max_buffer != 0 && b->bytes > target->max_buffer)
+	if (b->layout && !pack_size(s->graph, target, b))
+		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%s has layout %u, of which the device cannot say the bytes", b->name,
+		                  b->layout);
+	const uint64_t bytes = b->layout ? b->packed_bytes : b->bytes;
+	if (target->max_buffer != 0 && bytes > target->max_buffer)
 		return knit__fail(d, KNIT_ERR_LIMIT, 0, "%s needs %llu bytes in one buffer, the device takes at most %llu", b->name,
-		                  (unsigned long long)b->bytes, (unsigned long long)target->max_buffer);
+		                  (unsigned long long)bytes, (unsigned long long)target->max_buffer);
 	return KNIT_OK;
 }
 

@@ -20,6 +20,9 @@ typedef struct knit_buffer_desc {
 	uint32_t storage;  /* 0 for an arena */
 	uint64_t bytes;
 	const void *host;  /* CONST */
+	uint8_t layout;    /* CONST: 0, or how packed_bytes are made of the host's, a matrix of `shape` */
+	uint64_t packed_bytes;
+	knit_shape shape;
 	const char *name;
 	knit_storage_kind kind;
 	bool slots; /* of an adapter: CONST for the steps, but each session makes and fills its own */

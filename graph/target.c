@@ -34,3 +34,23 @@ void knit__node_view(const knit_graph *g, const knit_bounds *b, uint32_t node, k
 	for (uint32_t i = 0; i < n->out_count; ++i)
 		operand_view(g, b, n->out[i], &out->out[i]);
 }
+
+bool knit__shape_equal(const knit_shape *a, const knit_shape *b) {
+	bool equal = a->dtype == b->dtype && a->rank == b->rank;
+
+	for (uint32_t i = 0; equal && i < a->rank; ++i)
+		equal = a->dims[i] == b->dims[i];
+	return equal;
+}
+
+bool knit__weight_shape(const knit_graph *g, uint32_t storage, knit_shape *out) {
+	const knit_value *v = knit__value(g, g->storages[storage].value);
+
+	*out = (knit_shape){.dtype = v->dtype, .rank = v->rank};
+	for (int i = 0; i < v->rank; ++i) {
+		if (v->dims[i].v < 0)
+			return false;
+		out->dims[i] = v->dims[i].v;
+	}
+	return true;
+}

@@ -1,4 +1,4 @@
-/* Owns the three questions that passes and the schedule may ask a device, without knowing what a device is. */
+/* Owns the questions that passes and the schedule may ask a device, without knowing what a device is. */
 #ifndef KNIT_TARGET_H
 #define KNIT_TARGET_H
 
@@ -28,6 +28,16 @@ typedef struct knit_node_view {
 
 void knit__node_view(const knit_graph *g, const knit_bounds *b, uint32_t node, knit_node_view *out);
 
+/* One use of a weight: an operand of a node. */
+typedef struct knit_weight_use {
+	uint32_t node;
+	uint16_t op;
+	uint8_t operand;
+} knit_weight_use;
+
+/* Type and dims of a whole weight; false where its dims are no numbers. */
+bool knit__weight_shape(const knit_graph *g, uint32_t storage, knit_shape *out);
+
 typedef struct knit_target {
 	const void *device;
 	/* The kernel for a node; 0 where there is none. Pure. */
@@ -40,6 +50,11 @@ typedef struct knit_target {
 	 * weights and states may be larger than this one. */
 	uint64_t max_binding_range;
 	bool results_apart; /* kernels cannot write over an operand */
+	/* The layout in which a weight of these uses would be read fastest; 0: as it lies in its file. Pure. What it costs
+	 * and whether every use can read it is asked for by the pass. NULL, with packed_bytes: always 0. */
+	uint8_t (*weight_layout)(const void *device, const knit_shape *weight, const knit_weight_use *uses, uint32_t count);
+	/* Bytes of a weight in a layout other than 0, no fewer than its plain ones; UINT64_MAX: more than can be counted. */
+	uint64_t (*packed_bytes)(const void *device, uint8_t layout, const knit_shape *weight);
 } knit_target;
 
 #endif

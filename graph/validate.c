@@ -222,8 +222,8 @@ static void check_value(check *c, uint32_t id) {
 	}
 	if (!shape_good(c, id))
 		return;
-	if (v->layout)
-		fault(c, "%%%u: layout %u is not known", id, v->layout);
+	if (v->layout && (v->view_of || v->producer || g->storages[v->storage].kind != KNIT_STORAGE_CONST))
+		fault(c, "%%%u: layout %u, but it is no whole constant", id, v->layout);
 	if (!v->view_of) {
 		check_whole(c, id);
 		check_producer(c, id);
@@ -233,6 +233,8 @@ static void check_value(check *c, uint32_t id) {
 	const knit_value *root = &g->values[v->view_of];
 	if (v->storage != root->storage || v->version != root->version || v->dtype != root->dtype || v->producer)
 		fault(c, "%%%u: disagrees with %%%u, which it is a view of", id, v->view_of);
+	else if (root->layout)
+		fault(c, "%%%u: a view of %%%u, which has layout %u", id, v->view_of, root->layout);
 	else if (shape_good(c, v->view_of)) {
 		check_window(c, id);
 		c->sound[id] = true;

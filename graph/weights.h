@@ -31,6 +31,8 @@ struct knit_weights {
 	void *mapping;
 	uint64_t mapping_bytes;
 	void (*unmap)(void *mapping, uint64_t bytes);
+	/* Gives memory of the mapping back to the system until it is read again; NULL where it would be lost. */
+	void (*forget)(const void *data, uint64_t bytes);
 	char *path; /* for messages; NULL for a store made in memory */
 };
 
@@ -40,6 +42,12 @@ knit_status knit__weights_add_mapped(knit_weights *store, const char *name, knit
                                      const int64_t *dims, const void *data, uint64_t bytes, knit_diag *d);
 /* Hands a mapping over to the store (only once). */
 void knit__weights_own_mapping(knit_weights *store, void *mapping, uint64_t bytes, void (*unmap)(void *, uint64_t));
+/* Whether bytes of the store can be given back and be read again. */
+static inline bool knit__weights_forgettable(const knit_weights *store, const void *data) {
+	const char *const begin = store->mapping, *const at = data;
+
+	return store->forget && begin && at >= begin && at < begin + store->mapping_bytes;
+}
 knit_status knit__weights_set_path(knit_weights *store, const char *path);
 /* Finds tensors with equal bytes and freezes the store. Called by the first use; safe from several threads. */
 knit_status knit__weights_seal(knit_weights *store);

@@ -36,6 +36,13 @@ uint64_t knit__cpu_scratch(const knit_device *dev, knit_kernel kernel, const kni
 knit_kernel knit__cpu_select_from(const knit_cpu_kernel *const *table, uint32_t count, knit_cpu_isa isa,
                                   const knit_node_view *node);
 
+/* cpu_pack.c */
+uint8_t knit__cpu_weight_layout(const knit_device *dev, const knit_shape *weight, const knit_weight_use *uses,
+                                uint32_t count);
+uint64_t knit__cpu_packed_bytes(const knit_device *dev, uint8_t layout, const knit_shape *weight);
+knit_status knit__cpu_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
+                           knit_buffer *out);
+
 /* cpu_plan.c */
 knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,
                                   knit_diag *d);

@@ -150,6 +150,8 @@ cJSON *cli_json_memory(const knit_memory *m) {
 		{"weight_uses", m->weight_uses},
 		{"adapter_bytes", m->adapter_bytes},
 		{"packed_bytes", m->packed_bytes},
+		{"packed_storages", m->packed_storages},
+		{"padding_bytes", m->padding_bytes},
 		{"kv_bytes", m->state_bytes},
 		{"arena_bytes", m->arena_bytes},
 		{"arena_lower_bound", m->arena_lower_bound},

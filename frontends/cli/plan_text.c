@@ -67,8 +67,10 @@ static void print_memory(const cli_certificate *p) {
 		   (unsigned)m->weight_uses, cli_bytes(m->weight_bytes_by_use - m->weight_bytes, b));
 	if (m->adapter_bytes)
 		printf("adapters    %10s LoRA\n", cli_bytes(m->adapter_bytes, a));
-	if (m->packed_bytes)
-		printf("packed      %10s more for kernels\n", cli_bytes(m->packed_bytes, a));
+	if (m->packed_bytes || m->packed_storages)
+		printf("packed      %10s more: %u storages in the device's layout, %s of it padding, %s second copies\n",
+			   cli_bytes(m->packed_bytes, a), (unsigned)m->packed_storages, cli_bytes(m->padding_bytes, b),
+			   cli_bytes(m->packed_bytes - m->padding_bytes, c));
 	printf("KV cache    %10s ", cli_bytes(m->state_bytes, a));
 	if (p->m->positions < KNIT__MAX_CONTEXT)
 		printf("for %" PRId64 " positions, %s each; keys %s, values %s\n", p->m->positions,

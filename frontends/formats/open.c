@@ -119,6 +119,7 @@ knit_status knit__model_open(knit_context *ctx, const char *path, knit_model_fil
 	if (status == KNIT_OK) {
 		/* The store's from here on, so that one release frees both. */
 		knit__weights_own_mapping(out->store, (void *)(uintptr_t)mapping.data, mapping.bytes, knit__mapping_close);
+		out->store->forget = knit__mapping_forget;
 		status = knit__weights_set_path(out->store, path);
 		if (status != KNIT_OK)
 			knit__fail_memory(diag, "the file's path", strlen(path) + 1);

@@ -56,6 +56,13 @@ void knit__mapping_close(void *data, uint64_t bytes) {
 		munmap(data, (size_t)bytes);
 }
 
+void knit__mapping_forget(const void *data, uint64_t bytes) {
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	const uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes + page - 1) / page * page;
+
+	madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 /* ---- the reader -------------------------------------------------------------------------------------------------- */
 
 void knit__reader_init(knit_reader *r, const char *format, const void *data, uint64_t bytes, knit_diag *diag) {

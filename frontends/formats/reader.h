@@ -17,6 +17,8 @@ typedef struct knit_mapping {
 knit_status knit__mapping_open(const char *path, knit_mapping *out, knit_diag *diag);
 /* In the form that knit__weights_own_mapping takes. */
 void knit__mapping_close(void *data, uint64_t bytes);
+/* The pages of a part of a mapping go back to the system; they are read from the file again when they are touched. */
+void knit__mapping_forget(const void *data, uint64_t bytes);
 
 /* ---- the reader -------------------------------------------------------------------------------------------------- */
 

@@ -351,6 +351,8 @@ typedef struct knit_memory {
 	uint64_t io_bytes;            /* input and output tensors */
 	uint32_t weight_storages;     /* number of distinct base weight storages */
 	uint32_t weight_uses;         /* number of uses of them by steps */
+	uint32_t packed_storages;     /* of them, those that lie in a layout of the device's */
+	uint64_t padding_bytes;       /* of packed_bytes: rows and columns that these are filled up with */
 } knit_memory;
 
 knit_status knit_program_memory(const knit_program *p, knit_memory *out);

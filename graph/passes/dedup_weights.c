@@ -61,7 +61,8 @@ static void join_all(knit_graph *g, const bool *used, bucket *table, uint32_t ca
 	for (uint32_t id = 1; id < count && g->diag.status == KNIT_OK; ++id) {
 		const knit_storage *s = &g->storages[id];
 
-		if (!used[id] || !joinable(s))
+		/* What has a layout keeps to itself: the other's uses could not read it. */
+		if (!used[id] || !joinable(s) || g->values[s->value].layout)
 			continue;
 		const uint64_t hash = hash_of(s);
 		uint32_t slot = (uint32_t)hash & (cap - 1);

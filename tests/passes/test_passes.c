@@ -27,15 +27,23 @@ static void teardown(void) { knit_context_destroy(ctx); }
 
 /* ---- targets ----------------------------------------------------------------------------------------------------- */
 
-typedef enum mode { ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY, MODES } mode;
+typedef enum mode { ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY, PACKS,
+			   PACKS_FOR_LINEAR, MODES } mode;
 static const char *const mode_names[MODES] = {"any", "nothing", "contiguous", "contiguous_even_copy",
-											  "first_contiguous", "copies_only"};
-static const mode modes[MODES] = {ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY};
+											  "first_contiguous", "copies_only", "packs",
+											  "packs_for_linear"};
+static const mode modes[MODES] = {ANY, NOTHING, CONTIGUOUS, CONTIGUOUS_EVEN_COPY, FIRST_CONTIGUOUS, COPIES_ONLY,
+								  PACKS, PACKS_FOR_LINEAR};
 
 static knit_kernel select_kernel(const void *device, const knit_node_view *n) {
 	const mode m = *(const mode *)device;
 
-	if (m == ANY)
+	if (m == ANY || m == PACKS)
+		return 1;
+	for (uint32_t i = 0; m == PACKS_FOR_LINEAR && i < n->in_count; ++i)
+		if (n->in[i].layout && n->op != KNIT_OP_LINEAR)
+			return 0;
+	if (m == PACKS_FOR_LINEAR)
 		return 1;
 	if (m == NOTHING || (m == COPIES_ONLY && n->op != KNIT_OP_COPY))
 		return 0;
@@ -52,8 +60,23 @@ static uint64_t no_scratch(const void *device, knit_kernel kernel, const knit_no
 	return 0;
 }
 
+static uint8_t want_layout(const void *device, const knit_shape *weight, const knit_weight_use *uses, uint32_t count) {
+	const mode m = *(const mode *)device;
+
+	(void)uses;
+	ck_assert_uint_gt(count, 0);
+	return (m == PACKS || m == PACKS_FOR_LINEAR) && weight->rank == 2 ? 3 : 0;
+}
+
+static uint64_t packed_bytes(const void *device, uint8_t layout, const knit_shape *weight) {
+	(void)device, (void)layout, (void)weight;
+	return UINT64_MAX;
+}
+
 static knit_target target(mode m) {
-	return (knit_target){.device = &modes[m],
+	return (knit_target){.weight_layout = want_layout,
+						 .packed_bytes = packed_bytes,
+						 .device = &modes[m],
 						 .select = select_kernel,
 						 .scratch = no_scratch,
 						 .buffer_align = 64,

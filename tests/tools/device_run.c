@@ -38,10 +38,41 @@ static uint64_t ask_scratch(const void *device, knit_kernel kernel, const knit_n
 	return ref->backend->scratch(ref->dev, kernel, node);
 }
 
+/* As if the weight were large, so that small ones of all shapes get a layout too, whatever padding that takes. */
+static uint8_t ask_layout(const void *device, const knit_shape *weight, const knit_weight_use *uses, uint32_t count) {
+	const device_ref *ref = device;
+	knit_shape large = *weight;
+
+	for (uint32_t i = 0; i < large.rank; ++i)
+		large.dims[i] *= 1024;
+	return ref->backend->weight_layout(ref->dev, &large, uses, count);
+}
+
+static uint64_t ask_packed_bytes(const void *device, uint8_t layout, const knit_shape *weight) {
+	const device_ref *ref = device;
+
+	return ref->backend->packed_bytes(ref->dev, layout, weight);
+}
+
 static bool importable(const device_run *r, const knit_buffer_desc *b) {
 	const uint32_t align = r->ref.backend->caps(r->ref.dev)->import_align;
 
-	return b->use == KNIT_BUFFER_CONST && b->host && align && (uintptr_t)b->host % align == 0;
+	return b->use == KNIT_BUFFER_CONST && b->host && !b->layout && align && (uintptr_t)b->host % align == 0;
+}
+
+static uint64_t buffer_bytes(const knit_buffer_desc *b) { return b->layout ? b->packed_bytes : b->bytes; }
+
+/* What the packed bytes are is kept, to see that they are not written. */
+static knit_status pack(device_run *r, uint32_t i) {
+	const knit_backend *be = r->ref.backend;
+	const knit_buffer_desc *b = &r->schedule->buffers[i];
+	knit_shape shape;
+
+	if (!knit__weight_shape(r->g, b->storage, &shape))
+		return KNIT_ERR_INTERNAL;
+	const knit_status status = be->pack(r->ref.dev, b->layout, &shape, b->host, r->buffers[i]);
+	r->shadow[i] = calloc(1, b->packed_bytes + 1);
+	return status == KNIT_OK ? be->buffer_read(r->ref.dev, r->buffers[i], 0, r->shadow[i], b->packed_bytes) : status;
 }
 
 /* A weight that can be imported is read in place, so that an address sanitizer sees reads past its end. */
@@ -53,10 +84,12 @@ static knit_status make_buffer(device_run *r, uint32_t i) {
 	if (importable(r, b))
 		return be->buffer_import(r->ref.dev, b->host, b->bytes, &r->buffers[i]);
 
-	knit_status status = be->buffer_create(r->ref.dev, b->use, b->bytes + GUARD_BYTES, &r->buffers[i]);
+	knit_status status = be->buffer_create(r->ref.dev, b->use, buffer_bytes(b) + GUARD_BYTES, &r->buffers[i]);
 	memset(band, GUARD_BYTE, sizeof band);
 	if (status == KNIT_OK)
-		status = be->buffer_write(r->ref.dev, r->buffers[i], b->bytes, band, sizeof band);
+		status = be->buffer_write(r->ref.dev, r->buffers[i], buffer_bytes(b), band, sizeof band);
+	if (status == KNIT_OK && b->layout)
+		return pack(r, i);
 	if (status == KNIT_OK && b->use == KNIT_BUFFER_CONST && b->host)
 		status = be->buffer_write(r->ref.dev, r->buffers[i], 0, b->host, b->bytes);
 	return status;
@@ -87,12 +120,16 @@ knit_status device_run_create_limited(const knit_graph *g, const knit_backend *b
 	if (!r)
 		return KNIT_ERR_MEMORY;
 	r->ref = (device_ref){backend, dev};
-	const knit_target target = {.device = &r->ref,
+	knit_target target = {.device = &r->ref,
 	                            .select = ask_select,
 	                            .scratch = ask_scratch,
 	                            .buffer_align = caps->buffer_align,
 	                            .max_buffer = caps->max_buffer,
 	                            .max_binding_range = max_arena};
+	if (backend->weight_layout) {
+		target.weight_layout = ask_layout;
+		target.packed_bytes = ask_packed_bytes;
+	}
 	knit_status status = knit__graph_clone(g, &r->g, d);
 	if (status == KNIT_OK)
 		status = knit__passes_run(r->g, &target, disable, d);
@@ -214,15 +251,16 @@ static knit_status fill(device_run *r, uint32_t b, int byte) {
 
 static knit_status check_buffer(device_run *r, uint32_t i, knit_diag *d) {
 	const knit_buffer_desc *b = &r->schedule->buffers[i];
-	char *data = malloc(b->bytes + GUARD_BYTES);
-	const char *kept = b->use == KNIT_BUFFER_CONST ? b->host : r->shadow[i];
-	knit_status status = r->ref.backend->buffer_read(r->ref.dev, r->buffers[i], 0, data, b->bytes + GUARD_BYTES);
+	const uint64_t bytes = buffer_bytes(b);
+	char *data = malloc(bytes + GUARD_BYTES);
+	const char *kept = b->use == KNIT_BUFFER_CONST && !b->layout ? b->host : r->shadow[i];
+	knit_status status = r->ref.backend->buffer_read(r->ref.dev, r->buffers[i], 0, data, bytes + GUARD_BYTES);
 
 	for (int at = 0; status == KNIT_OK && at < GUARD_BYTES; ++at)
-		if ((unsigned char)data[b->bytes + (uint64_t)at] != GUARD_BYTE)
+		if ((unsigned char)data[bytes + (uint64_t)at] != GUARD_BYTE)
 			status = knit__fail(d, KNIT_ERR_INTERNAL, 0, "buffer %u (%s) was written %d bytes past its end", i,
 			                    b->name ? b->name : "arena", at);
-	if (status == KNIT_OK && kept && memcmp(kept, data, b->bytes) != 0)
+	if (status == KNIT_OK && kept && memcmp(kept, data, bytes) != 0)
 		status = knit__fail(d, KNIT_ERR_INTERNAL, 0, "buffer %u (%s) is read-only and was changed", i, b->name);
 	free(data);
 	return status;

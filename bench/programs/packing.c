@@ -1,0 +1,172 @@
+/* What it brings that quantised weights lie in panels: chains of linears [tokens, n] -> [tokens, n], compiled once as
+ * they are and once with the pass `layout` switched off, run in turn. Prints Markdown rows.
+ *
+ *   bench-packing [SECONDS [TOKENS]]      KNIT_CPU_ISA=avx2 bench-packing
+ *
+ * Each row is the median over pairs of runs and the quartiles of their ratios: above 1 panels are faster. */
+#include "knit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_PAIRS = 4000, MAX_TOKENS = 512 };
+
+static knit_diag diag;
+
+static void check(knit_status status) {
+	if (status == KNIT_OK)
+		return;
+	fprintf(stderr, "packing: %s: %s\n", knit_status_name(status), diag.text);
+	exit(1);
+}
+
+static void *must(void *p) {
+	if (p)
+		return p;
+	fputs("packing: no memory\n", stderr);
+	exit(1);
+}
+
+static double now(void) {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static uint64_t next(uint64_t *state) {
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Blocks with random contents and one scale, a power of two that keeps the size of what goes through n columns. */
+static void add_matrix(knit_weights *store, const char *name, knit_dtype type, int64_t n, uint64_t *state) {
+	const size_t block = type == KNIT_Q8_0 ? 34 : 18, bytes = (size_t)(n * n / 32) * block;
+	const double spread = type == KNIT_Q8_0 ? 73.9 : 4.6;
+	unsigned char *const data = must(malloc(bytes));
+	int exponent = 0;
+
+	while (spread * spread * (double)n / (double)(UINT64_C(1) << 2 * exponent) > 1.5)
+		++exponent;
+	for (size_t at = 0; at < bytes; at += block) {
+		const uint16_t scale = (uint16_t)((15 - exponent) << 10);
+
+		memcpy(data + at, &scale, 2);
+		for (size_t i = 2; i < block; ++i)
+			data[at + i] = (unsigned char)(next(state) >> 32);
+	}
+	check(knit_weights_add(store, name, type, 2, (int64_t[]){n, n}, data, bytes, &diag));
+	free(data);
+}
+
+static knit_graph *build(knit_context *ctx, knit_weights *store, int64_t n, int layers, int64_t tokens) {
+	knit_graph *g;
+
+	check(knit_graph_create(ctx, &g));
+	const knit_dim dims[] = {knit_n(tokens), knit_n(n)};
+	knit_tensor x = knit_input(g, "x", KNIT_F32, 2, dims);
+	for (int l = 0; l < layers; ++l)
+		x = knit_linear(g, x, knit_weight(g, store, "w.%d", l));
+	knit_output(g, "y", x);
+	check(knit_graph_status(g, &diag));
+	return g;
+}
+
+typedef struct side { knit_program *program; knit_session *session; double seconds[MAX_PAIRS]; } side;
+
+static void side_open(side *s, const knit_graph *g, const char *disable, const float *x, size_t bytes) {
+	check(knit_compile(g, &(knit_compile_desc){.device = "cpu", .disable_passes = disable}, &s->program, &diag));
+	check(knit_session_create(s->program, &s->session, &diag));
+	check(knit_session_write(s->session, "x", x, bytes));
+}
+
+static void side_close(side *s) {
+	knit_session_destroy(s->session);
+	knit_program_release(s->program);
+}
+
+static double side_run(side *s) {
+	const double start = now();
+
+	check(knit_session_run(s->session));
+	return now() - start;
+}
+
+static int by_size(const void *a, const void *b) {
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void measure(knit_context *ctx, knit_weights *store, knit_dtype type, int64_t n, int layers, int64_t tokens,
+                    double seconds) {
+	static double ratio[MAX_PAIRS];
+	static float x[MAX_TOKENS * 4096];
+	static side plain, panels;
+	uint64_t state = 7;
+	int count = 0;
+
+	for (int64_t i = 0; i < tokens * n; ++i)
+		x[i] = (float)(int32_t)(next(&state) >> 32) * 0x1p-31f;
+	knit_graph *const g = build(ctx, store, n, layers, tokens);
+	side_open(&plain, g, "layout", x, (size_t)(tokens * n) * 4);
+	side_open(&panels, g, NULL, x, (size_t)(tokens * n) * 4);
+	side_run(&plain), side_run(&panels);
+	for (const double end = now() + seconds; count < MAX_PAIRS && (count < 5 || now() < end); ++count) {
+		/* who goes first changes */
+		if (count % 2)
+			panels.seconds[count] = side_run(&panels);
+		plain.seconds[count] = side_run(&plain);
+		if (count % 2 == 0)
+			panels.seconds[count] = side_run(&panels);
+		ratio[count] = plain.seconds[count] / panels.seconds[count];
+	}
+	side_close(&plain), side_close(&panels);
+	knit_graph_destroy(g);
+	qsort(ratio, (size_t)count, sizeof *ratio, by_size);
+	qsort(plain.seconds, (size_t)count, sizeof *ratio, by_size);
+	qsort(panels.seconds, (size_t)count, sizeof *ratio, by_size);
+	printf("| %s | %lld x %lld | %d | %lld | %.3f | %.3f | **%.2f** | %.2f .. %.2f | %d |\n", knit_dtype_name(type),
+	       (long long)n, (long long)n, layers, (long long)tokens, plain.seconds[count / 2] * 1e3,
+	       panels.seconds[count / 2] * 1e3, ratio[count / 2], ratio[count / 4], ratio[count * 3 / 4], count);
+	fflush(stdout);
+}
+
+static void measure_shape(knit_dtype type, int64_t n, int layers, double seconds, int64_t only_tokens) {
+	static const int64_t tokens[] = {1, 2, 4, 8, 16, 64, 512};
+	uint64_t state = 99;
+	knit_context *ctx;
+	knit_weights *store;
+
+	check(knit_context_create(NULL, &ctx));
+	check(knit_weights_create(ctx, &store));
+	for (int l = 0; l < layers; ++l) {
+		char name[16];
+
+		snprintf(name, sizeof name, "w.%d", l);
+		add_matrix(store, name, type, n, &state);
+	}
+	for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; ++i)
+		if (only_tokens == 0 || tokens[i] == only_tokens)
+			measure(ctx, store, type, n, layers, tokens[i], seconds);
+	knit_weights_release(store);
+	knit_context_destroy(ctx);
+}
+
+int main(int argc, char **argv) {
+	/* Out of every cache; in the last; in the second; and a width that is no multiple of 64. */
+	static const struct { int64_t n; int layers; } shapes[] = {{4096, 6}, {2048, 4}, {512, 4}, {288, 8}};
+	const double seconds = argc > 1 ? atof(argv[1]) : 1;
+	const int64_t only_tokens = argc > 2 ? atoi(argv[2]) : 0;
+
+	puts("| weights | matrix | matrices | tokens | plain, ms | panels, ms | plain / panels | quartiles | pairs |\n"
+	     "|---|---|---|---|---|---|---|---|---|");
+	for (int type = KNIT_Q8_0; type <= KNIT_Q4_0; ++type)
+		for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i)
+			measure_shape((knit_dtype)type, shapes[i].n, shapes[i].layers, seconds, only_tokens);
+	return 0;
+}
