@@ -7,9 +7,9 @@
  * comes from memory. */
 #define MAX_PADDING (1.0 / 8)
 
-/* Ops that spend their time on the weight, for which panels pay at every number of tokens and every size: the plain layout
- * takes 1.1 to 1.3 times as long for one token where the weight comes from memory, 1.4 to 2.6 where it is in a cache, 1.5 to 3.5
- * for 64 tokens and more (bench/results/packing.md). An embedding that is only looked up stays as it is. */
+/* Ops that spend their time on the weight, for which panels pay at every size and number of tokens: the plain layout takes
+ * 1.1 to 1.3 times as long for one token where the weight comes from memory, 1.1 to 2.8 from a cache, 1.5 to 3.4 for 64
+ * tokens and more (bench/results/packing.md). An embedding that is only looked up stays as it is. */
 static bool gains(const knit_weight_use *use) {
 	switch (use->op) {
 	case KNIT_OP_LINEAR:

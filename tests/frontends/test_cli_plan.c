@@ -63,8 +63,8 @@ END_TEST
 /* The same figures as those of a run with the same options. */
 START_TEST(the_plan_is_what_runs) {
 	static const char *const names[] = {"weight_bytes", "weight_bytes_by_use", "weight_storages", "weight_uses",
-										"adapter_bytes", "packed_bytes", "packed_storages", "padding_bytes", "arena_bytes", "arena_lower_bound",
-										"arena_unshared", "io_bytes"};
+										"adapter_bytes", "packed_bytes", "packed_storages", "padding_bytes",
+										"arena_bytes", "arena_lower_bound", "arena_unshared", "io_bytes"};
 	command_result r;
 	char path[64];
 
