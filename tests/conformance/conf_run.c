@@ -127,7 +127,8 @@ static void note_kernels(const conf_config *cfg, const knit_schedule *s) {
 			cfg->hit[s->steps[i].kernel - 1] = true;
 }
 
-const char conf_fusions[] = "fuse_linear,merge_siblings,fuse_norm,fuse_kv,fuse_elementwise";
+#define FUSIONS "fuse_linear,merge_siblings,fuse_norm,fuse_kv,fuse_elementwise"
+const char conf_fusions[] = FUSIONS;
 
 bool conf_is_fused(uint16_t op) { return op >= KNIT_OP_LINEAR_LORA && op <= KNIT_OP_MAP; }
 
@@ -138,9 +139,19 @@ bool conf_has_step(const knit_schedule *s, uint16_t op) {
 	return false;
 }
 
-/* Once with the fusions, so that a fused op is met, and for these once without; other ops without. */
+static bool has_packed(const device_run *device) {
+	const knit_schedule *s = device_run_schedule(device);
+
+	for (uint32_t i = 0; i < s->buffer_count; ++i)
+		if (s->buffers[i].layout)
+			return true;
+	return false;
+}
+
+/* `packed` becomes whether a weight lies in a layout of the device's. */
 static bool run_opened(const conf_config *cfg, const knit_backend *backend, knit_device *dev, case_build *b,
-                       bool fuse) {
+                       bool fuse, bool pack, bool *packed) {
+	static const char *const disable[2][2] = {{FUSIONS ",layout", FUSIONS}, {"layout", NULL}};
 	const conf_case *c = b->c;
 	knit_interp *oracle = NULL;
 	device_run *device = NULL;
@@ -149,7 +160,7 @@ static bool run_opened(const conf_config *cfg, const knit_backend *backend, knit
 
 	if (knit__interp_create(b->g, 1, &oracle, &d) != KNIT_OK) {
 		say_failure(cfg, c, d.text);
-	} else if (device_run_create(b->g, backend, dev, fuse ? NULL : conf_fusions, &device, &d) != KNIT_OK) {
+	} else if (device_run_create(b->g, backend, dev, disable[fuse][pack], &device, &d) != KNIT_OK) {
 		ok = d.status == KNIT_ERR_UNSUPPORTED && is_refused(cfg, c);
 		if (!ok)
 			say_failure(cfg, c, d.text);
@@ -161,6 +172,7 @@ static bool run_opened(const conf_config *cfg, const knit_backend *backend, knit
 		say_failure(cfg, c, "more was left beside the fused step than should be");
 	} else {
 		note_kernels(cfg, device_run_schedule(device));
+		*packed = has_packed(device);
 		ok = run_prepared(cfg, b, oracle, device);
 	}
 	device_run_destroy(device);
@@ -178,8 +190,13 @@ static bool run_case(const conf_config *cfg, knit_context *ctx, const knit_backe
 		knit_graph_status(b.g, &d);
 		say_failure(cfg, c, d.text);
 	}
-	ok = ok && run_opened(cfg, backend, dev, &b, conf_is_fused(c->op));
-	ok = ok && (!conf_is_fused(c->op) || run_opened(cfg, backend, dev, &b, false));
+	/* with the fusions, so that a fused op is met, and for these without too; other ops without */
+	for (int fuse = conf_is_fused(c->op); ok && fuse >= 0; --fuse) {
+		bool packed = false;
+
+		ok = run_opened(cfg, backend, dev, &b, fuse, true, &packed);
+		ok = ok && (!packed || run_opened(cfg, backend, dev, &b, fuse, false, &packed));
+	}
 	case_close(&b);
 	return ok;
 }
