@@ -1,11 +1,9 @@
 # Turns rows of variants.cmake into SPIR-V, and SPIR-V into one C file.
 #   knit_embed_shaders(<variable>): the path of that file, made when knit is built.
-# Per row: glslangValidator, spirv-opt, spirv-val; only what a changed file is part of is made anew.
+# Per row: KNIT_GLSLANG, KNIT_SPIRV_OPT, KNIT_SPIRV_VAL, which the caller has found; only what a changed file is
+# part of is made anew.
 include(${CMAKE_CURRENT_LIST_DIR}/variants.cmake)
 
-find_program(KNIT_GLSLANG glslangValidator REQUIRED)
-find_program(KNIT_SPIRV_OPT spirv-opt REQUIRED)
-find_program(KNIT_SPIRV_VAL spirv-val REQUIRED)
 set(KNIT_SHADER_FOLDER ${CMAKE_CURRENT_LIST_DIR})
 set(KNIT_SHADER_NEEDS dot coopmat subgroup_control)
 
