@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-/* Rows of a table by their numbers; a row of NaN for a number outside of it. A row is split over groups. Reference: ops/gather.c. */
+/* Rows of a table by their numbers, each split over groups; a row of NaN for a number outside of it. Reference:
+ * ops/gather.c. */
 #include "common/group.glsl"
 #include "common/formats.glsl"
 #include "params/gather.h"

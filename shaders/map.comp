@@ -85,7 +85,8 @@ float element(uint i) {
 	return registers[last()];
 }
 
-/* Each invocation has four elements (MAP_EACH of kernels/map.c), a group's width apart; all are read before one is written. */
+/* Each invocation has four elements (MAP_EACH of kernels/map.c), a group's width apart, all of them read before one is
+ * written. */
 void main() {
 	const uint first = knit_group() * knit_width() * 4u + knit_lane();
 	float y[4];

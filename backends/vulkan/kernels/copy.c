@@ -11,7 +11,8 @@ _Static_assert(sizeof(struct knit_copy_params) <= KNIT_VK_PARAM_BYTES, "copy's p
 /* Blocks are copied as words of 16 bits, and so is whatever else has two bytes; f32 like i32. */
 static uint32_t word_type(knit_dtype t) { return knit__vk_word_bytes(t) == 4 ? KNIT_I32 : KNIT_F16; }
 
-static uint32_t plan_types(const knit_vk_caps *caps, const knit_vk_step *s, uint32_t from, uint32_t to, knit_vk_dispatch *out) {
+static uint32_t plan_types(const knit_vk_caps *caps, const knit_vk_step *s, uint32_t from, uint32_t to,
+                           knit_vk_dispatch *out) {
 	if (!out)
 		return 1;
 	*out = (knit_vk_dispatch){
