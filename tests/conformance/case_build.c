@@ -106,7 +106,7 @@ knit_tensor case_weight(case_build *b, knit_dtype dtype, int rank, int64_t d0, i
 
 knit_dim case_tokens(case_build *b, int64_t value) {
 	b->tokens = value;
-	return knit_sym(b->g, "tokens", 1, value + 3);
+	return knit_sym(b->g, "tokens", 1, b->exact ? value : value + 3);
 }
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */

@@ -314,8 +314,9 @@ void cases_free(conf_case *cases) { free(cases); }
 
 /* ---- one case ---------------------------------------------------------------------------------------------------- */
 
-bool case_open(case_build *b, knit_context *ctx, const conf_case *c) {
-	*b = (case_build){.ctx = ctx, .c = c, .seed = knit__hash(KNIT__HASH_SEED, c->name, strlen(c->name))};
+static bool open_case(case_build *b, knit_context *ctx, const conf_case *c, bool exact) {
+	*b = (case_build){
+		.ctx = ctx, .c = c, .seed = knit__hash(KNIT__HASH_SEED, c->name, strlen(c->name)), .exact = exact};
 	if (knit_graph_create(ctx, &b->g) != KNIT_OK)
 		return false;
 	knit_origin(b->g, "case.%s", c->name);
@@ -323,6 +324,10 @@ bool case_open(case_build *b, knit_context *ctx, const conf_case *c) {
 	case_feed(b, 0);
 	return knit_graph_status(b->g, NULL) == KNIT_OK;
 }
+
+bool case_open(case_build *b, knit_context *ctx, const conf_case *c) { return open_case(b, ctx, c, false); }
+
+bool case_open_exact(case_build *b, knit_context *ctx, const conf_case *c) { return open_case(b, ctx, c, true); }
 
 void case_feed(case_build *b, int run) { b->c->feed(b, run); }
 

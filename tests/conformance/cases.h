@@ -28,6 +28,7 @@ typedef struct case_build {
 	const struct conf_case *c;
 	uint64_t seed;
 	int64_t tokens;           /* value of the symbol "tokens" at this run; 0: not declared */
+	bool exact;               /* no run has more tokens than the first: as in a bucket of its own */
 	knit_tensor t[CASE_TENSORS]; /* operands that the bound needs, in the op's order */
 	knit_tensor more[CASE_OUTPUTS - 1][CASE_TENSORS]; /* likewise, for the bounds of the other outputs */
 	case_input inputs[CASE_TENSORS];
@@ -59,6 +60,8 @@ void cases_free(conf_case *cases);
 /* Builds the case's graph; b->inputs holds the data of run 0 after case_feed(b, 0). False if the builder refused, with
  * the graph's diag. Pair with case_close. */
 bool case_open(case_build *b, knit_context *ctx, const conf_case *c);
+/* The same with b->exact. */
+bool case_open_exact(case_build *b, knit_context *ctx, const conf_case *c);
 void case_feed(case_build *b, int run);
 void case_close(case_build *b);
 

@@ -153,13 +153,14 @@ END_TEST
 
 static int usage(void) {
 	puts("usage: test-conformance-conformance [--support] [--device cpu|null|vulkan] [--isa plain|avx2|avx512] [--threads N]\n"
-	     "                                    [--case NAME]");
+	     "                                    [--few] [--case NAME]");
 	return 2;
 }
 
 int main(int argc, char **argv) {
 	static const struct option options[] = {{"device", 1, NULL, 'd'}, {"isa", 1, NULL, 'i'},     {"threads", 1, NULL, 't'},
-	                                        {"case", 1, NULL, 'c'},   {"support", 0, NULL, 's'}, {0}};
+	                                        {"case", 1, NULL, 'c'},   {"support", 0, NULL, 's'}, {"few", 0, NULL, 'f'},
+	                                        {0}};
 	int failed, option;
 
 	cases = cases_make(&case_count);
@@ -169,6 +170,7 @@ int main(int argc, char **argv) {
 		case 'i': chosen.isa = optarg; break;
 		case 't': chosen.threads = (uint32_t)atoi(optarg); break;
 		case 'c': chosen.only = optarg; break;
+		case 'f': chosen.few = true; break;
 		case 's': {
 			knit_text t = {.a = &knit__default_allocator};
 
