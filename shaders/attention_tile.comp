@@ -113,11 +113,8 @@ void load_right(bool keys, uint slice, uint count) {
 	}
 }
 
-/* The scores of row r at positions from + c; where it sees nothing, KNIT_UNSEEN. */
-vec4 seen_only(uint r, int from, ivec4 c, int count, vec4 scores) {
-	const ivec4 pos = c + from;
-	const bool here = row_seq[r] == now_seq;
-	const int first = row_first[r], last = here ? min(row_pos[r], from + count - 1) : -1;
+/* The scores of a row at these positions; where it does not see, KNIT_UNSEEN. */
+vec4 seen_only(vec4 scores, ivec4 pos, int first, int last) {
 	const bvec4 inside = lessThanEqual(pos, ivec4(last)), window = greaterThanEqual(pos, ivec4(first));
 	const bvec4 sink = lessThan(pos, ivec4(int(p.sinks)));
 
@@ -127,10 +124,9 @@ vec4 seen_only(uint r, int from, ivec4 c, int count, vec4 scores) {
 	            inside.w && (window.w || sink.w) ? scores.w : KNIT_UNSEEN);
 }
 
-/* Scores of `count` positions from `from` on into the left side: quad x of a row has those of positions x + 16 c. */
-void score(int from, uint count) {
+/* Scores of `count` positions into the left side: quad x of a row has those of positions x + 16 c. */
+void score(uint count) {
 	const uint x = knit_lane() % 16u, first_row = knit_lane() / 16u * 4u;
-	const ivec4 at = ivec4(0, 16, 32, 48) + int(x);
 	vec4 s0 = vec4(0.0), s1 = vec4(0.0), s2 = vec4(0.0), s3 = vec4(0.0); /* of a row each */
 
 	[[dont_unroll]] for (uint slice = 0u; slice < SLICES; ++slice) {
@@ -154,21 +150,24 @@ void score(int from, uint count) {
 		}
 		barrier();
 	}
-	left[first_row * STRIDE + x] = seen_only(first_row, from, at, int(count), s0);
-	left[(first_row + 1u) * STRIDE + x] = seen_only(first_row + 1u, from, at, int(count), s1);
-	left[(first_row + 2u) * STRIDE + x] = seen_only(first_row + 2u, from, at, int(count), s2);
-	left[(first_row + 3u) * STRIDE + x] = seen_only(first_row + 3u, from, at, int(count), s3);
+	left[first_row * STRIDE + x] = s0;
+	left[(first_row + 1u) * STRIDE + x] = s1;
+	left[(first_row + 2u) * STRIDE + x] = s2;
+	left[(first_row + 3u) * STRIDE + x] = s3;
 	barrier();
 }
 
-/* Weights in place of scores: four invocations for each row. */
-void weigh() {
+/* Weights in place of the scores of `count` positions from `from` on: four invocations for each row. */
+void weigh(int from, int count) {
 	const uint r = knit_lane() / 4u, at = r * STRIDE + knit_lane() % 4u;
+	const int last = row_seq[r] == now_seq ? min(row_pos[r], from + count - 1) : -1, first = row_first[r];
+	const ivec4 pos = ivec4(0, 16, 32, 48) + from + int(knit_lane() % 4u);
 	float largest = row_max[r], sum = 0.0;
 
 	[[dont_unroll]] for (uint i = 0u; i < 16u; i += 4u) {
-		const vec4 s = left[at + i];
+		const vec4 s = seen_only(left[at + i], pos + int(i), first, last);
 
+		left[at + i] = s;
 		largest = max(largest, max(max(s.x, s.y), max(s.z, s.w)));
 	}
 	quarter_max[knit_lane()] = largest;
@@ -253,8 +252,8 @@ void main() {
 				v_cells[knit_lane()] = p.v_at + uint(now_seq) * p.v_seq + cell * p.v_cell + kv_head * p.v_head;
 			}
 			barrier();
-			score(from, count);
-			weigh();
+			score(count);
+			weigh(from, int(count));
 			[[dont_unroll]] for (uint slice = 0u; slice < SLICES; ++slice) {
 				vec4 s0 = sums[slice * 4u] * row_factor[first_row], s1 = sums[slice * 4u + 1u] * row_factor[first_row + 1u];
 				vec4 s2 = sums[slice * 4u + 2u] * row_factor[first_row + 2u];

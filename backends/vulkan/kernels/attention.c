@@ -59,7 +59,8 @@ static void way_split(const knit_vk_caps *caps, int64_t sequences, int64_t seen,
 	w->heads = power_above(w->share);
 	while (w->heads > 1 && (w->heads > 8 || w->heads * w->lane_quads > registers))
 		w->heads /= 2;
-	w->ahead = w->heads * w->lane_quads <= registers / 4 ? 4 : 2;
+	w->ahead = registers / (w->heads * w->lane_quads);
+	w->ahead = w->ahead < 1 ? 1 : w->ahead > 4 ? 4 : w->ahead;
 	w->width = w->lane_quads > 8 ? WIDTH / 2 : WIDTH;
 	w->split_tokens = sequences > SPLIT_SEQUENCES ? SPLIT_SEQUENCES : sequences > SPLIT_TOKENS ? sequences : SPLIT_TOKENS;
 
