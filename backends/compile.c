@@ -190,6 +190,7 @@ static void program_free(knit_program *p) {
 	knit__free(&a, p->buckets, (size_t)p->bucket_count * sizeof *p->buckets);
 	knit__identity_clear(&p->identity, &a);
 	knit_graph_destroy(p->graph);
+	knit__device_leave(p->device);
 	knit__free(&a, p, sizeof *p);
 	knit__context_release(ctx);
 }
@@ -250,6 +251,7 @@ knit_status knit__compile_on(const knit_graph *g, const knit_compile_desc *desc,
 	p->ctx = knit__context_retain(g->ctx);
 	p->a = g->ctx->a;
 	p->device = device;
+	knit__device_use(device);
 
 	const knit_status status = program_build(p, g, desc, d);
 	if (status != KNIT_OK) {

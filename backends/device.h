@@ -27,6 +27,7 @@ struct knit_opened {
 	const knit_backend *identity; /* the table it was opened by */
 	knit_device *dev;
 	uint32_t index;
+	uint32_t users; /* programs; under the lock of the list */
 	char id[32];
 	knit_target target; /* device: this */
 	pthread_mutex_t lock; /* of the weights */
@@ -36,11 +37,17 @@ struct knit_opened {
 };
 
 /* By id ("cpu", "cpu:0", "null"); NULL or "": the first available. Opened once per context and kept until the context
- * goes; a device that was lost is left to those who have it, and opened anew. NOT_FOUND with the ids there are; otherwise what the backend says. */
+ * goes; a device that was lost is left to those who have it, and opened anew. NOT_FOUND with the ids there are; otherwise
+ * what the backend says. */
 knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d);
 /* A device of a table that is not in the registry (tests, and the way by which the above opens its own). */
 knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
                                       knit_opened **out, knit_diag *d);
+
+/* A program begins and ends to use a device. A lost device is closed when its last program goes; others stay open for
+ * the next one. */
+void knit__device_use(knit_opened *o);
+void knit__device_leave(knit_opened *o);
 
 /* " (12.0 of 2048.0 MiB are free)" where the device says so, else "". Returns out. */
 const char *knit__device_room_text(const knit_opened *o, char *out, size_t size);

@@ -188,6 +188,8 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 	return KNIT_OK;
 }
 
+static bool is_lost(const knit_opened *o) { return o->backend->lost && o->backend->lost(o->dev); }
+
 knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
                                       knit_opened **out, knit_diag *d) {
 	*out = NULL;
@@ -198,7 +200,7 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	knit_status status = KNIT_OK;
 	pthread_mutex_lock(&s->lock);
 	knit_opened *o = s->first;
-	while (o && (o->identity != backend || o->index != index || (o->backend->lost && o->backend->lost(o->dev))))
+	while (o && (o->identity != backend || o->index != index || is_lost(o)))
 		o = o->next;
 	if (!o) {
 		status = open_new(ctx, backend, index, &o, d);
@@ -210,6 +212,31 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	pthread_mutex_unlock(&s->lock);
 	*out = o;
 	return status;
+}
+
+void knit__device_use(knit_opened *o) {
+	shared *const s = atomic_load(&o->ctx->shared);
+
+	pthread_mutex_lock(&s->lock);
+	++o->users;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void knit__device_leave(knit_opened *o) {
+	shared *const s = atomic_load(&o->ctx->shared);
+	bool gone = false;
+
+	pthread_mutex_lock(&s->lock);
+	gone = --o->users == 0 && is_lost(o);
+	if (gone) {
+		knit_opened **link = &s->first;
+		while (*link != o)
+			link = &(*link)->next;
+		*link = o->next;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (gone)
+		opened_close(o);
 }
 
 const char *knit__device_room_text(const knit_opened *o, char *out, size_t size) {

@@ -2,6 +2,7 @@
 #include "vk.h"
 
 #include "vk_coopmat.h"
+#include "vk_fail.h"
 #include "vk_heap.h"
 
 #include <stdio.h>
@@ -117,8 +118,6 @@ static knit_status device_create(knit_device *dev, knit_diag *d) {
 		dot.pNext = chain;
 		chain = &dot;
 	}
-	if (p->import_align)
-		names[name_count++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
 	if (p->memory_budget)
 		names[name_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
 
@@ -160,6 +159,7 @@ static knit_status device_create(knit_device *dev, knit_diag *d) {
 	status = knit__vk_load_device(&dev->vk, dev->device, d);
 	if (status != KNIT_OK)
 		return status;
+	knit__vk_fail_device(&dev->vk);
 	dev->queue_family = p->queue_family;
 	dev->vk.GetDeviceQueue(dev->device, dev->queue_family, 0, &dev->queue);
 	return KNIT_OK;
@@ -217,6 +217,7 @@ static knit_status open_steps(knit_device *dev, uint32_t index, const knit_conte
 	if (status != KNIT_OK)
 		return status;
 	caps_fill(dev);
+	knit__vk_fail_instance(&dev->vk);
 	status = device_create(dev, d);
 	if (status == KNIT_OK)
 		status = knit__vk_heap_make(dev, d);

@@ -127,7 +127,7 @@ static void add_features(facts *f, const knit_vk_probe *p) {
 	add(f, "features", "descriptors after binding", "%s", p->update_after_bind ? "yes" : "no");
 	add(f, "features", "memory budget", "%s", p->memory_budget ? "yes" : "no");
 	if (p->import_align)
-		add(f, "features", "host memory in place", "aligned to %" PRIu64 " bytes", p->import_align);
+		add(f, "features", "host memory in place", "offered, aligned to %" PRIu64 " bytes; not used", p->import_align);
 	else
 		add(f, "features", "host memory in place", "no");
 }

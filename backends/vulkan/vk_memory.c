@@ -90,6 +90,10 @@ knit_status knit__vk_buffer_create(knit_device *dev, knit_buffer_use use, uint64
 	return status;
 }
 
+/* caps.import_align is 0, so nobody asks. VK_EXT_external_memory_host would let the device read a model's file where it is
+ * mapped, but only software drivers are sure to do so: those of AMD's cards take anonymous memory alone
+ * (AMDGPU_GEM_USERPTR_ANONONLY in libdrm), others refuse now and then, and tensors in files lie at 32 bytes where some
+ * devices bind at 256. A way that hardware takes by chance is not worth a second one beside it. */
 knit_status knit__vk_buffer_import(knit_device *dev, const void *memory, uint64_t bytes, knit_buffer **out) {
 	(void)dev;
 	(void)memory;

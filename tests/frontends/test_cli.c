@@ -306,6 +306,35 @@ START_TEST(devices_are_listed) {
 }
 END_TEST
 
+/* Whatever is known of the Vulkan devices that can be used, in both forms. */
+START_TEST(devices_tell_all_that_is_known) {
+	command_result r;
+	bool usable = false;
+
+	RUN(&r, NULL, "devices", "-v", "--json");
+	cJSON *root = command_check_json(&r), *item;
+	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "devices")) {
+		const cJSON *const facts = cJSON_GetObjectItem(item, "facts");
+		ck_assert(cJSON_IsObject(facts));
+		if (strncmp(cJSON_GetObjectItem(item, "id")->valuestring, "vulkan:", 7) != 0 ||
+		    !cJSON_IsTrue(cJSON_GetObjectItem(item, "available")))
+			continue;
+		usable = true;
+		ck_assert(cJSON_IsString(cJSON_GetObjectItem(cJSON_GetObjectItem(facts, "device"), "driver")));
+		ck_assert(cJSON_IsString(cJSON_GetObjectItem(cJSON_GetObjectItem(facts, "memory"), "heap 0")));
+		ck_assert(cJSON_IsString(cJSON_GetObjectItem(cJSON_GetObjectItem(facts, "limits"), "subgroup")));
+		ck_assert(cJSON_IsString(cJSON_GetObjectItem(cJSON_GetObjectItem(facts, "kernels"), "on")));
+	}
+	cJSON_Delete(root);
+	RUN(&r, NULL, "devices", "-v");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert(!usable == !strstr(r.out, "shared memory of a group"));
+	command_clear(&r);
+	if (!usable)
+		printf("SKIP: no Vulkan device to tell of\n");
+}
+END_TEST
+
 START_TEST(examples_run) {
 	command_result r;
 
@@ -334,6 +363,7 @@ int main(void) {
 		graph_as_text_and_dot,
 		eval_measures,
 		devices_are_listed,
+		devices_tell_all_that_is_known,
 		examples_run,
 	};
 
