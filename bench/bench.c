@@ -38,7 +38,8 @@ static const char help[] =
 	"      --threads N       of the CPU and of peers (one per core)\n"
 	"      --kv TYPE         of keys and values: f16, f32, q8_0 ... (f16)\n"
 	"      --visits LIST, --loops N, --adapter none   as in knit run\n"
-	"      --peer NAME=PATH  another program's bench on the same file, alternating; NAME: llama-bench. May be given again\n"
+	"      --peer NAME=PATH  another program's bench on the same file, alternating; NAME: llama-bench. May be given again;\n"
+	"                        words after the path are its arguments: --peer \"llama-bench=/opt/llama-bench -ngl 99\"\n"
 	"      --no-peaks        do not measure what the machine can do\n"
 	"      --json, --markdown, --csv   instead of the table\n"
 	"  -o, --output FILE     write it there; the file appears when it is complete\n";
@@ -154,7 +155,11 @@ static int open_subjects(bench *b) {
 		const knit_status status = bench_knit_open(&desc, &b->subjects[b->subject_count], &diag);
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
-		++b->subject_count;
+		bench_subject *const s = b->subjects[b->subject_count++];
+		const char *const device = knit_program_device(bench_knit_program(s));
+		if (!o->no_peaks && strncmp(device, "cpu", 3) != 0 && strchr(device, '+') == NULL)
+			s->peak_read_gbps = bench_device_read_gbps(device);
+		snprintf(s->name, sizeof s->name, "knit %.50s", device);
 	}
 	for (size_t i = 0; i < o->peer_count; ++i) {
 		const bench_peer_desc desc = {.spec = o->peers[i], .model = b->path, .threads = b->run.threads, .batch = o->batch,

@@ -18,11 +18,13 @@
 
 extern char **environ;
 
-enum { REPETITIONS = 3, MAX_OUTPUT = 1 << 20 };
+enum { REPETITIONS = 3, MAX_OUTPUT = 1 << 20, MAX_EXTRA = 16 };
 
 typedef struct peer {
 	bench_subject base;
-	char *program, *model;
+	char *program, *model; /* program: and its further arguments behind it, each terminated */
+	char *extra[MAX_EXTRA];
+	size_t extra_count;
 	uint32_t threads;
 	int64_t batch;
 	const char *kv;
@@ -102,9 +104,15 @@ static knit_status run(bench_subject *s, const bench_test *test, double *out, si
 	snprintf(threads, sizeof threads, "%u", p->threads);
 	snprintf(batch, sizeof batch, "%" PRId64, p->batch);
 	snprintf(repetitions, sizeof repetitions, "%d", cap < REPETITIONS ? (int)cap : REPETITIONS);
-	char *const argv[] = {p->program, "-m", p->model, "-p", prompt, "-n", made, "-d", depth, "-t", threads, "-b", batch, "-ub",
-	                      batch, "-ctk", (char *)(uintptr_t)p->kv, "-ctv", (char *)(uintptr_t)p->kv, "-r", repetitions, "-o",
-	                      "json", NULL};
+	char *argv[32 + MAX_EXTRA] = {p->program, "-m", p->model, "-p", prompt, "-n", made, "-d", depth, "-t", threads, "-b", batch,
+	                              "-ub", batch, "-ctk", (char *)(uintptr_t)p->kv, "-ctv", (char *)(uintptr_t)p->kv, "-r",
+	                              repetitions, "-o", "json"};
+	size_t argc = 0;
+
+	while (argv[argc])
+		++argc;
+	for (size_t i = 0; i < p->extra_count; ++i)
+		argv[argc++] = p->extra[i];
 	char *const text = output_of(p, argv, diag);
 	if (!text)
 		return diag->status ? diag->status : KNIT_ERR_IO;
@@ -136,6 +144,10 @@ knit_status bench_peer_open(const bench_peer_desc *desc, bench_subject **out, kn
 		peer_close(&p->base);
 		return knit__fail_memory(diag, "a peer", sizeof *p);
 	}
+	char *save = NULL;
+	strtok_r(p->program, " ", &save);
+	for (char *word = strtok_r(NULL, " ", &save); word && p->extra_count < MAX_EXTRA; word = strtok_r(NULL, " ", &save))
+		p->extra[p->extra_count++] = word;
 	if (access(p->program, X_OK) != 0) {
 		const knit_status status = knit__fail(diag, KNIT_ERR_NOT_FOUND, 0, "%.200s: %s", p->program, strerror(errno));
 		peer_close(&p->base);

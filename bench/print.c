@@ -22,11 +22,15 @@ static double token_bytes(const bench_row *r) {
 static double achieved_gbps(const bench_row *r) { return token_bytes(r) * r->rate.median * 1e-9; }
 static double achieved_gflops(const bench_row *r) { return r->cost.flops * r->rate.median * 1e-9; }
 
+static double read_peak(const bench_run *run, const bench_row *r) {
+	return r->subject->peak_read_gbps > 0 ? r->subject->peak_read_gbps : run->peaks.read_gbps;
+}
+
 /* What binds, by which of the two is nearer to its peak. */
 static const char *bound_by(const bench_run *run, const bench_row *r) {
 	const double flops = run->peaks.f32_gflops > run->peaks.int8_gops ? run->peaks.f32_gflops : run->peaks.int8_gops;
 
-	if (r->cost.flops == 0 || run->peaks.read_gbps == 0 || flops == 0)
+	if (r->cost.flops == 0 || run->peaks.read_gbps == 0 || flops == 0 || r->subject->peak_read_gbps > 0)
 		return "";
 	return achieved_gbps(r) / run->peaks.read_gbps >= achieved_gflops(r) / flops ? "memory" : "compute";
 }
@@ -58,8 +62,8 @@ void bench_print_table(FILE *f, const bench_run *run) {
 			fprintf(f, " %9.1f", achieved_gbps(r));
 		else
 			fprintf(f, " %9s", "-");
-		if (token_bytes(r) > 0 && run->peaks.read_gbps > 0)
-			fprintf(f, " %7.0f %%", achieved_gbps(r) / run->peaks.read_gbps * 100);
+		if (token_bytes(r) > 0 && read_peak(run, r) > 0)
+			fprintf(f, " %7.0f %%", achieved_gbps(r) / read_peak(run, r) * 100);
 		else
 			fprintf(f, " %9s", "-");
 		if (r->ratio.count)
@@ -78,8 +82,8 @@ void bench_print_markdown(FILE *f, const bench_run *run) {
 		test_name(&r->test, name);
 		fprintf(f, "| %s | %s | %.2f | %.2f to %.2f | %zu |", name, r->subject->name, r->rate.median, r->rate.lo, r->rate.hi,
 		        r->count);
-		if (token_bytes(r) > 0 && run->peaks.read_gbps > 0)
-			fprintf(f, " %.1f | %.0f %% |", achieved_gbps(r), achieved_gbps(r) / run->peaks.read_gbps * 100);
+		if (token_bytes(r) > 0 && read_peak(run, r) > 0)
+			fprintf(f, " %.1f | %.0f %% |", achieved_gbps(r), achieved_gbps(r) / read_peak(run, r) * 100);
 		else
 			fprintf(f, " | |");
 		if (r->ratio.count)
@@ -99,7 +103,7 @@ void bench_print_csv(FILE *f, const bench_run *run) {
 		test_name(&r->test, name);
 		fprintf(f, "%s,%s,%u,%s,%s,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,", run->date, run->commit, run->threads, name,
 		        r->subject->name, r->count, r->rate.median, r->rate.mad, r->rate.lo, r->rate.hi, achieved_gbps(r),
-		        achieved_gflops(r), run->peaks.read_gbps);
+		        achieved_gflops(r), read_peak(run, r));
 		if (r->ratio.count)
 			fprintf(f, "%.6g,%.6g,%.6g\n", r->ratio.median, r->ratio.lo, r->ratio.hi);
 		else
@@ -153,7 +157,7 @@ static cJSON *json_row(const bench_run *run, const bench_row *r) {
 	cJSON_AddNumberToObject(o, "gb_per_s", achieved_gbps(r));
 	cJSON_AddNumberToObject(o, "gflop_per_s", achieved_gflops(r));
 	cJSON_AddStringToObject(o, "bound_by", bound_by(run, r));
-	cJSON_AddNumberToObject(o, "peak_read_gb_per_s", run->peaks.read_gbps);
+	cJSON_AddNumberToObject(o, "peak_read_gb_per_s", read_peak(run, r));
 	cJSON_AddNumberToObject(o, "peak_f32_gflop_per_s", run->peaks.f32_gflops);
 	cJSON_AddNumberToObject(o, "peak_int8_gop_per_s", run->peaks.int8_gops);
 	cJSON_AddNumberToObject(o, "others_share", run->busy);

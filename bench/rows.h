@@ -61,4 +61,8 @@ uint32_t bench_cores(void);
 /* bench/peaks.c */
 void bench_measure_peaks(uint32_t threads, bench_peaks *out);
 
+/* bench/device_peaks.c: bytes per second that a device which is not the host's processor reads at best; 0: it could not
+ * be measured. */
+double bench_device_read_gbps(const char *device);
+
 #endif

@@ -26,6 +26,7 @@ struct bench_subject {
 	char name[64];    /* "knit cpu", "llama-bench" */
 	char version[96]; /* of the program and its driver */
 	double load_seconds;
+	double peak_read_gbps; /* of its device, where that is not the host's processor; 0: the host's */
 };
 
 typedef struct bench_knit_desc {
