@@ -306,6 +306,24 @@ START_TEST(devices_are_listed) {
 }
 END_TEST
 
+START_TEST(a_missing_loader_is_told) {
+	command_result r;
+
+	setenv("KNIT_VK_LOADER", "/nonexistent/libvulkan.so", 1);
+	RUN(&r, NULL, "devices", "-v");
+	unsetenv("KNIT_VK_LOADER");
+	ck_assert_int_eq(r.code, 0);
+	ck_assert(strstr(r.out, "no Vulkan loader: /nonexistent/libvulkan.so is not installed") ||
+	          strstr(r.out, "built without Vulkan"));
+	command_clear(&r);
+	setenv("KNIT_VK_LOADER", "libm.so.6", 1);
+	RUN(&r, NULL, "devices");
+	unsetenv("KNIT_VK_LOADER");
+	ck_assert(strstr(r.out, "libm.so.6 is no Vulkan loader") || strstr(r.out, "built without Vulkan"));
+	command_clear(&r);
+}
+END_TEST
+
 /* Whatever is known of the Vulkan devices that can be used, in both forms. */
 START_TEST(devices_tell_all_that_is_known) {
 	command_result r;
@@ -363,6 +381,7 @@ int main(void) {
 		graph_as_text_and_dot,
 		eval_measures,
 		devices_are_listed,
+		a_missing_loader_is_told,
 		devices_tell_all_that_is_known,
 		examples_run,
 	};
