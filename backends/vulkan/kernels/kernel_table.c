@@ -20,6 +20,15 @@ const knit_vk_kernel *const knit__vk_kernels[] = {
 	&knit__vk_append,
 	&knit__vk_kv_write,
 	&knit__vk_attention,
+	&knit__vk_linear_matvec_1, &knit__vk_linear_matvec_4, &knit__vk_linear_matvec_8,
+	&knit__vk_linear_tile_128, &knit__vk_linear_tile_64, &knit__vk_linear_tile_32,
+	&knit__vk_linear_lora_matvec_1, &knit__vk_linear_lora_matvec_4, &knit__vk_linear_lora_matvec_8,
+	&knit__vk_linear_lora_tile_128, &knit__vk_linear_lora_tile_64, &knit__vk_linear_lora_tile_32,
+	&knit__vk_linear_group_matvec_1, &knit__vk_linear_group_matvec_4, &knit__vk_linear_group_matvec_8,
+	&knit__vk_linear_group_tile_128, &knit__vk_linear_group_tile_64, &knit__vk_linear_group_tile_32,
+	&knit__vk_glu_matvec_1, &knit__vk_glu_matvec_4, &knit__vk_glu_matvec_8,
+	&knit__vk_glu_tile_128, &knit__vk_glu_tile_64, &knit__vk_glu_tile_32,
+	&knit__vk_lora_select,
 };
 
 const uint32_t knit__vk_kernel_count = sizeof knit__vk_kernels / sizeof knit__vk_kernels[0];

@@ -1,0 +1,62 @@
+/* Owns the look of one dispatch of the linears' shaders: x times up to three weights, and what follows. Which dispatches
+ * an op needs is said by linear.c and lora.c. */
+#ifndef KNIT_VK_LINEAR_H
+#define KNIT_VK_LINEAR_H
+
+#include "kernels.h"
+#include "operand.h"
+
+#include "../../../shaders/params/linear.h"
+
+_Static_assert(sizeof(knit_linear_params) <= KNIT_VK_PARAM_BYTES, "a linear's parameters fit");
+
+/* How a shader cuts its outputs. */
+typedef struct knit_vk_linear_form {
+	bool tile;                     /* linear_tile; else linear_matvec */
+	uint32_t rows, columns;        /* of a group: rows of x, rows of w */
+	uint32_t my_rows, my_columns;  /* of an invocation of a tile */
+} knit_vk_linear_form;
+
+/* The matrix-vector form for at most so many rows: 1, 4 or 8. */
+knit_vk_linear_form knit__vk_matvec_form(uint32_t rows, bool glu);
+/* Whether the device has the invocations and the shared memory for it. */
+bool knit__vk_linear_form_fits(const knit_vk_caps *caps, const knit_vk_linear_form *form, bool glu);
+
+typedef struct knit_vk_linear_operand {
+	const knit_vk_tensor *t; /* NULL: absent, or the scratch where that makes sense */
+	uint8_t index;
+} knit_vk_linear_operand;
+
+typedef struct knit_vk_linear_weight {
+	knit_vk_linear_operand w, b;  /* b absent: no LoRA */
+	knit_vk_linear_operand out;   /* NULL: the scratch */
+	uint64_t first, count;        /* rows of w */
+	bool whole;                   /* w's storage is bound whole; else the bytes of these rows */
+	bool per_slot;                /* w is [slots, rows, k] */
+	uint32_t low_at;              /* of b, and where out is the scratch: where the product begins in its rows */
+	float scale;
+} knit_vk_linear_weight;
+
+typedef struct knit_vk_linear {
+	knit_vk_linear_form form;
+	knit_vk_linear_weight weight[KNIT_LINEAR_PARTS];
+	uint32_t weights;
+	bool glu, waits;                      /* glu: weight 0 is the gate, 1 is up */
+	uint32_t act;
+	knit_vk_linear_operand x;             /* NULL: the scratch */
+	knit_vk_linear_operand bias, residual, adapters, seq;
+	uint64_t rows, k;
+	uint32_t low_row;                     /* elements of a row of the scratch */
+	uint32_t slots;                       /* 0: no adapters to choose from */
+} knit_vk_linear;
+
+/* Rows of w that one binding can show, a multiple of what any form takes at once; 0: not even those. */
+uint64_t knit__vk_linear_range(const knit_vk_caps *caps, knit_dtype w, int64_t row_elements);
+void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l, knit_vk_dispatch *out);
+void knit__vk_linear_fill(const knit_vk_caps *caps, const knit_vk_linear *l, knit_linear_params *p, uint32_t groups[3]);
+
+/* In accepts(): offset and strides, but for the innermost, are numbers or, whatever the symbols are, multiples of four
+ * elements, so that 16 bytes at a time can be decided on once. */
+bool knit__vk_linear_steady(const knit_node_view *node, uint32_t in);
+
+#endif

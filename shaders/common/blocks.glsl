@@ -1,0 +1,111 @@
+// Owns the reading of weights of every type. One of W_F32, W_F16, W_BF16, W_Q8_0, W_Q4_0 is defined beforehand, and the
+// constant WIDE; group.glsl and formats.glsl are included. WIDE: rows of x and of float weights begin at multiples of 16 bytes and hold whole chunks.
+//
+// A row is read in chunks of 8 elements: two vectors of 4, at chunk_a and chunk_b of the row. They are what one
+// invocation's loads bring best: neighbours where 8 elements lie side by side, halves of a block of q4_0. Neighbouring
+// invocations take neighbouring chunks, so a subgroup reads whole cache lines.
+//
+// DECLARE_WEIGHT(n, B) makes the buffer of weight n at binding B and
+//   float w_chunk<n>(uint row, uint chunk, uint k, out vec4 a, out vec4 b)
+// for the row that begins at unit `row` (elements; 16-bit words of block types): the elements are the result times a, b.
+// Elements at or past k are 0.
+
+#if defined(W_Q8_0) || defined(W_Q4_0)
+#define W_BLOCK
+#endif
+
+#ifdef W_Q4_0
+uint chunk_a(uint chunk) { return (chunk >> 2) * 32 + (chunk & 3) * 4; }
+uint chunk_b(uint chunk) { return chunk_a(chunk) + 16; }
+#else
+uint chunk_a(uint chunk) { return chunk * 8; }
+uint chunk_b(uint chunk) { return chunk * 8 + 4; }
+#endif
+
+#if defined(W_F32)
+
+#define DECLARE_WEIGHT(n, B) \
+	KNIT_IN(B) W_vectors##n { vec4 v[]; } w_vectors##n; \
+	KNIT_IN(B) W_words##n { float v[]; } w_words##n; \
+	float w_element##n(uint row, uint i, uint k) { return i < k ? w_words##n.v[row + i] : 0; } \
+	float w_chunk##n(uint row, uint chunk, uint k, out vec4 a, out vec4 b) { \
+		const uint i = chunk * 8; \
+		if (WIDE != 0) { \
+			a = w_vectors##n.v[(row + i) / 4]; \
+			b = w_vectors##n.v[(row + i) / 4 + 1]; \
+			return 1; \
+		} \
+		a = vec4(w_element##n(row, i, k), w_element##n(row, i + 1, k), w_element##n(row, i + 2, k), \
+		         w_element##n(row, i + 3, k)); \
+		b = vec4(w_element##n(row, i + 4, k), w_element##n(row, i + 5, k), w_element##n(row, i + 6, k), \
+		         w_element##n(row, i + 7, k)); \
+		return 1; \
+	}
+
+#elif defined(W_F16) || defined(W_BF16)
+
+#ifdef W_F16
+float word_to_float(uint h) { return knit_f16(h); }
+vec4 words_to_floats(uvec2 u) { return vec4(unpackHalf2x16(u.x), unpackHalf2x16(u.y)); }
+#else
+float word_to_float(uint h) { return knit_bf16(h); }
+vec4 words_to_floats(uvec2 u) {
+	return uintBitsToFloat(uvec4(u.x << 16, u.x & 0xffff0000u, u.y << 16, u.y & 0xffff0000u));
+}
+#endif
+
+#define DECLARE_WEIGHT(n, B) \
+	KNIT_IN(B) W_vectors##n { uvec4 v[]; } w_vectors##n; \
+	KNIT_IN(B) W_words##n { uint16_t v[]; } w_words##n; \
+	float w_element##n(uint row, uint i, uint k) { return i < k ? word_to_float(uint(w_words##n.v[row + i])) : 0; } \
+	float w_chunk##n(uint row, uint chunk, uint k, out vec4 a, out vec4 b) { \
+		const uint i = chunk * 8; \
+		if (WIDE != 0) { \
+			const uvec4 u = w_vectors##n.v[(row + i) / 8]; \
+			a = words_to_floats(u.xy); \
+			b = words_to_floats(u.zw); \
+			return 1; \
+		} \
+		a = vec4(w_element##n(row, i, k), w_element##n(row, i + 1, k), w_element##n(row, i + 2, k), \
+		         w_element##n(row, i + 3, k)); \
+		b = vec4(w_element##n(row, i + 4, k), w_element##n(row, i + 5, k), w_element##n(row, i + 6, k), \
+		         w_element##n(row, i + 7, k)); \
+		return 1; \
+	}
+
+#elif defined(W_Q8_0)
+
+vec4 bytes_to_floats(uint u) {
+	const int v = int(u);
+	return vec4(bitfieldExtract(v, 0, 8), bitfieldExtract(v, 8, 8), bitfieldExtract(v, 16, 8), bitfieldExtract(v, 24, 8));
+}
+
+// A block is 17 words: the scale, 32 bytes.
+#define DECLARE_WEIGHT(n, B) \
+	KNIT_IN(B) W_words##n { uint16_t v[]; } w_words##n; \
+	uint w_pair##n(uint i) { return uint(w_words##n.v[i]) | uint(w_words##n.v[i + 1]) << 16; } \
+	float w_chunk##n(uint row, uint chunk, uint k, out vec4 a, out vec4 b) { \
+		const uint block = row + (chunk >> 2) * 17, q = block + 1 + (chunk & 3) * 4; \
+		a = bytes_to_floats(w_pair##n(q)); \
+		b = bytes_to_floats(w_pair##n(q + 2)); \
+		return knit_f16(uint(w_words##n.v[block])); \
+	}
+
+#elif defined(W_Q4_0)
+
+vec4 nibbles_to_floats(uint u) { // the low nibble of each byte
+	return vec4(u & 15u, u >> 8 & 15u, u >> 16 & 15u, u >> 24 & 15u) - 8;
+}
+
+// A block is 9 words: the scale, 16 bytes of which low nibbles are elements 0 to 15, high ones 16 to 31.
+#define DECLARE_WEIGHT(n, B) \
+	KNIT_IN(B) W_words##n { uint16_t v[]; } w_words##n; \
+	float w_chunk##n(uint row, uint chunk, uint k, out vec4 a, out vec4 b) { \
+		const uint block = row + (chunk >> 2) * 9, q = block + 1 + (chunk & 3) * 2; \
+		const uint u = uint(w_words##n.v[q]) | uint(w_words##n.v[q + 1]) << 16; \
+		a = nibbles_to_floats(u); \
+		b = nibbles_to_floats(u >> 4); \
+		return knit_f16(uint(w_words##n.v[block])); \
+	}
+
+#endif
