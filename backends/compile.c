@@ -147,8 +147,19 @@ void knit__program_forget(const knit_program *p) {
 			forget(p, i);
 }
 
+/* Copying large weights to a device takes a while: every quarter of a gigabyte is told of. */
+static void log_progress(knit_program *p, uint64_t before, uint64_t done) {
+	const uint64_t step = UINT64_C(1) << 28;
+
+	if (before / step != done / step)
+		knit__log(p->ctx, KNIT_LOG_INFO, "%s: %llu of %llu MiB of weights copied", p->device->id,
+		          (unsigned long long)(done >> 20),
+		          (unsigned long long)((p->memory.weight_bytes + p->memory.adapter_bytes) >> 20));
+}
+
 static knit_status weights_make(knit_program *p, knit_diag *d) {
 	const knit_schedule *const s = p->buckets[0].schedule;
+	uint64_t copied = 0;
 
 	p->weights = knit__alloc_array(&p->a, s->buffer_count, sizeof *p->weights);
 	if (!p->weights)
@@ -168,6 +179,10 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes));
 		if (status != KNIT_OK)
 			return knit__fail(d, status, why.node, "%s", why.text);
+		if (p->weights[i]->copied) {
+			log_progress(p, copied, copied + b->bytes);
+			copied += b->bytes;
+		}
 		/* at once, so that there are never two copies of more than one weight */
 		forget(p, i);
 	}

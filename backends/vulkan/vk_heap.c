@@ -95,7 +95,9 @@ static uint64_t heap_room(knit_device *dev, uint32_t index) {
 	uint64_t room;
 
 	knit__vk_probe_budget(&dev->vk, &dev->probe);
-	room = p->heap_budget[index] > p->heap_usage[index] ? p->heap_budget[index] - p->heap_usage[index] : 0;
+	/* Where the driver tells no budget: the heap's size, less what this device has taken. */
+	const uint64_t used = p->memory_budget ? p->heap_usage[index] : local ? dev->heap->local_bytes : 0;
+	room = p->heap_budget[index] > used ? p->heap_budget[index] - used : 0;
 	if (local && p->memory_limit) {
 		const uint64_t left = p->memory_limit > dev->heap->local_bytes ? p->memory_limit - dev->heap->local_bytes : 0;
 		room = left < room ? left : room;
@@ -294,9 +296,8 @@ static const char *mib(uint64_t bytes, char out[32]) {
 	return out;
 }
 
-static knit_status fail_full(knit_device *dev, uint64_t bytes, knit_diag *d) {
+static knit_status fail_full(knit_device *dev, uint32_t index, uint64_t bytes, knit_diag *d) {
 	char asked[32], left[32], all[32];
-	const uint32_t index = local_heap(dev);
 
 	if (dev->heap->count >= dev->probe.allocation_limit)
 		return knit__fail(d, KNIT_ERR_MEMORY, 0, "the driver's %u allocations are all taken",
@@ -323,7 +324,7 @@ knit_status knit__vk_heap_take(knit_device *dev, knit_vk_memory_kind kind, const
 			break;
 	}
 	if (result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
-		status = fail_full(dev, need->size, d);
+		status = fail_full(dev, dev->memory.memoryTypes[types[0]].heapIndex, need->size, d);
 	pthread_mutex_unlock(&dev->heap->lock);
 	return status == KNIT_OK ? knit__vk_status(dev, result, "vkAllocateMemory", d) : status;
 }
