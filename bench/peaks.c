@@ -18,6 +18,8 @@
 #define ROUNDS 5
 #define MIN_SECONDS 0.05
 
+/* The inner loops are unrolled so that their sums are registers: a compiler that leaves them an array in memory measures
+ * its stack. */
 typedef enum work_kind { READ, COPY, FLOPS, INT8 } work_kind;
 
 typedef struct work {
@@ -43,6 +45,7 @@ static uint64_t read_plain(const char *data, uint64_t bytes) {
 	uint64_t sum[8] = {0};
 
 	for (uint64_t i = 0; i + 8 <= bytes / 8; i += 8)
+#pragma GCC unroll 16
 		for (int k = 0; k < 8; ++k)
 			sum[k] += p[i + k];
 	return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
@@ -53,8 +56,10 @@ static double flops_plain(uint64_t repeat, volatile uint64_t *sink) {
 	float acc[16] = {0};
 
 	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
 		for (int k = 0; k < 16; ++k)
 			acc[k] = acc[k] * 0.999f + 1.0f;
+#pragma GCC unroll 16
 	for (int k = 0; k < 16; ++k)
 		*sink += (uint64_t)acc[k];
 	return (double)repeat * 32;
@@ -91,11 +96,14 @@ __attribute__((target("avx2,fma"))) static double flops_avx2(uint64_t repeat, vo
 	const __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1.0f);
 	__m256 acc[12];
 
+#pragma GCC unroll 16
 	for (int k = 0; k < 12; ++k)
 		acc[k] = _mm256_set1_ps((float)k);
 	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
 		for (int k = 0; k < 12; ++k)
 			acc[k] = _mm256_fmadd_ps(acc[k], x, y);
+#pragma GCC unroll 16
 	for (int k = 1; k < 12; ++k)
 		acc[0] = _mm256_add_ps(acc[0], acc[k]);
 	*sink += (uint64_t)_mm256_cvtss_f32(acc[0]);
@@ -106,11 +114,14 @@ __attribute__((target("avx512f"))) static double flops_avx512(uint64_t repeat, v
 	const __m512 x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(1.0f);
 	__m512 acc[16];
 
+#pragma GCC unroll 16
 	for (int k = 0; k < 16; ++k)
 		acc[k] = _mm512_set1_ps((float)k);
 	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
 		for (int k = 0; k < 16; ++k)
 			acc[k] = _mm512_fmadd_ps(acc[k], x, y);
+#pragma GCC unroll 16
 	for (int k = 1; k < 16; ++k)
 		acc[0] = _mm512_add_ps(acc[0], acc[k]);
 	*sink += (uint64_t)_mm512_cvtss_f32(acc[0]);
@@ -122,13 +133,16 @@ __attribute__((target("avx512f,avx512vnni"))) static double int8_vnni(uint64_t r
 	const __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(1);
 	__m512i acc[16];
 
+#pragma GCC unroll 16
 	for (int k = 0; k < 16; ++k)
 		acc[k] = _mm512_set1_epi32(k);
 	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
 		for (int k = 0; k < 16; ++k) {
 			acc[k] = _mm512_dpbusd_epi32(acc[k], x, y);
 			__asm__ volatile("" : "+v"(acc[k])); /* the sums of equal products must not become one multiplication */
 		}
+#pragma GCC unroll 16
 	for (int k = 1; k < 16; ++k)
 		acc[0] = _mm512_add_epi32(acc[0], acc[k]);
 	*sink += (uint64_t)_mm512_reduce_add_epi32(acc[0]);
@@ -139,13 +153,16 @@ __attribute__((target("avx2"))) static double int8_avx2(uint64_t repeat, volatil
 	const __m256i ones = _mm256_set1_epi16(1);
 	__m256i x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(1), acc[8];
 
+#pragma GCC unroll 16
 	for (int k = 0; k < 8; ++k)
 		acc[k] = _mm256_set1_epi32(k);
 	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
 		for (int k = 0; k < 8; ++k) {
 			__asm__ volatile("" : "+x"(x));
 			acc[k] = _mm256_add_epi32(acc[k], _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones));
 		}
+#pragma GCC unroll 16
 	for (int k = 1; k < 8; ++k)
 		acc[0] = _mm256_add_epi32(acc[0], acc[k]);
 	*sink += (uint64_t)_mm256_extract_epi32(acc[0], 0);
