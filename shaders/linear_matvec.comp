@@ -21,7 +21,7 @@ layout(constant_id = 5) const uint GLU = 0; // part 0 is the gate, part 1 is up
 #include "common/linear.glsl"
 
 const uint MAX_ROWS = 8, MAX_COLUMNS = 4;
-const uint SUBGROUPS = gl_WorkGroupSize.x / 4, SUMS = ROWS * COLUMNS * (GLU != 0 ? 2 : 1);
+const uint SUBGROUPS = (gl_WorkGroupSize.x + 3) / 4, SUMS = ROWS * COLUMNS * (GLU != 0 ? 2 : 1);
 shared float partial[SUMS * SUBGROUPS];
 
 // Of this invocation: the group's rows of x, what of w x it has summed, and for up where there is a gate.

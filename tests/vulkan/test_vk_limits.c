@@ -17,6 +17,14 @@ static const struct { const char *limits, *name; size_t every; uint16_t ops[KNIT
 	/* 16 invocations: two blocks of a slot */
 	{"groups=64,invocations=16", "", 3, {KNIT_OP_ROPE, KNIT_OP_STATE_APPEND}},
 	{"groups=64,invocations=128,shared=29184", "", 9, {KNIT_OP_KV_WRITE, KNIT_OP_ATTENTION}},
+	/* less than most weights have, enough for everything else */
+	{"binding=21500", "_160_130", 1, {KNIT_OP_LINEAR}},
+	{"binding=21500", "_2_160_131_", 1, {KNIT_OP_LINEAR_LORA}},
+	{"binding=8300", "_5_160_50_4", 1, {KNIT_OP_LINEAR_GROUP}},
+	{"binding=6000", "_5_160_51_4", 1, {KNIT_OP_GLU}},
+	/* no room for the larger tiles; more groups than an axis takes */
+	{"groups=64,invocations=64,shared=16384", "", 29,
+	 {KNIT_OP_LINEAR, KNIT_OP_LINEAR_LORA, KNIT_OP_LINEAR_GROUP, KNIT_OP_GLU, KNIT_OP_LORA_SELECT}},
 	/* one invocation in a group: no reduction may count on a second */
 	{"invocations=1", "", 3, {KNIT_OP_SOFTMAX, KNIT_OP_ARGMAX, KNIT_OP_RMS_NORM, KNIT_OP_LAYER_NORM, KNIT_OP_ADD_RMS_NORM}},
 };

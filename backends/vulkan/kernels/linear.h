@@ -50,7 +50,7 @@ typedef struct knit_vk_linear {
 	uint32_t slots;                       /* 0: no adapters to choose from */
 } knit_vk_linear;
 
-/* Rows of w that one binding can show, a multiple of what any form takes at once; 0: not even those. */
+/* Rows of w that one binding can show; 0: not even one. */
 uint64_t knit__vk_linear_range(const knit_vk_caps *caps, knit_dtype w, int64_t row_elements);
 void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l, knit_vk_dispatch *out);
 void knit__vk_linear_fill(const knit_vk_caps *caps, const knit_vk_linear *l, knit_linear_params *p, uint32_t groups[3]);

@@ -3,7 +3,7 @@
 #include "linear.h"
 
 #define MATVEC_WIDTH 64
-#define RANGE_ROWS 64   /* the most rows of w that any form takes at once */
+#define RANGE_ROWS 64   /* what any form takes at once: ranges are multiples of it where they can be */
 #define RANGE_ALIGN 256 /* of the first byte of a range: no device asks for more, and whole vectors stay whole */
 
 /* ---- forms ------------------------------------------------------------------------------------------------------- */
@@ -46,7 +46,8 @@ uint64_t knit__vk_linear_range(const knit_vk_caps *caps, knit_dtype w, int64_t r
 
 	if (row == 0 || limit <= RANGE_ALIGN)
 		return 0;
-	return (limit - RANGE_ALIGN) / row / RANGE_ROWS * RANGE_ROWS;
+	const uint64_t rows = (limit - RANGE_ALIGN) / row;
+	return rows < RANGE_ROWS ? rows : rows / RANGE_ROWS * RANGE_ROWS;
 }
 
 static uint64_t range_begin(const knit_vk_linear_weight *w) {
