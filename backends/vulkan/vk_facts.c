@@ -1,4 +1,5 @@
-/* Owns what is told of a device to people: driver, limits, memory, features, which kernels they allow. Decides nothing. */
+/* Owns what is told of a device to people: driver, limits, memory, features, which kernels they allow. Decides
+ * nothing. */
 #include "vk.h"
 
 #include "vk_shaders.h"

@@ -4,8 +4,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* The functions that stand behind: one set for the process, since a wrapper finds only its own arguments. Devices of two
- * drivers cannot be tested so at once. */
+/* The functions that stand behind: one set for the process, since a wrapper finds only its own arguments. Devices of
+ * two drivers cannot be tested so at once. */
 static knit_vk_api real;
 static atomic_uint_least64_t made, submitted;
 static uint64_t fail_at, lose_at; /* 0: never */
@@ -54,7 +54,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL fail_CreateDevice(VkPhysicalDevice physica
 	return fails() ? VK_ERROR_OUT_OF_DEVICE_MEMORY : real.CreateDevice(physical, info, a, out);
 }
 
-static VKAPI_ATTR VkResult VKAPI_CALL fail_CreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32_t count,
+static VKAPI_ATTR VkResult VKAPI_CALL fail_CreateComputePipelines(VkDevice device, VkPipelineCache cache,
+                                                                  uint32_t count,
                                                                   const VkComputePipelineCreateInfo *info,
                                                                   const VkAllocationCallbacks *a, VkPipeline *out) {
 	if (!fails())

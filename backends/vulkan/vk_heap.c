@@ -43,8 +43,9 @@ enum {
 
 typedef struct wish { VkMemoryPropertyFlags with, without; } wish;
 
-/* Best first. On a discrete card the window through which the host sees device memory may be small (256 MiB): what the
- * host need not see stays out of it. Elsewhere all memory is the host's, and mapped memory is filled without a copy. */
+/* Best first. On a discrete card the window through which the host sees device memory may be small (256 MiB): what
+ * the host need not see stays out of it. Elsewhere all memory is the host's, and mapped memory is filled without a
+ * copy. */
 static const wish local_discrete[] = {{LOCAL, VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT}, {LOCAL, 0}};
 static const wish local_unified[] = {{LOCAL | VISIBLE, 0}, {LOCAL, 0}};
 static const wish host[] = {{VISIBLE | CACHED, 0}, {VISIBLE, LOCAL}, {VISIBLE, 0}};
@@ -124,7 +125,8 @@ void knit__vk_heap_room(knit_device *dev, uint64_t *free_bytes, uint64_t *total_
 }
 
 /* A driver with a budget would rather move other programs' memory out than refuse, and everything becomes slow: on a
- * discrete card its word is taken as the limit. Where memory is the host's the budget is a guess, and the driver decides. */
+ * discrete card its word is taken as the limit. Where memory is the host's the budget is a guess, and the driver
+ * decides. */
 static bool fits(knit_device *dev, uint32_t type, uint64_t bytes) {
 	const bool limited = dev->probe.memory_limit && type_local(dev, type);
 

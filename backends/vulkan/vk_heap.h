@@ -1,4 +1,5 @@
-/* Owns device memory: which type serves which use, blocks that many small buffers share, what is left. Knows no buffer. */
+/* Owns device memory: which type serves which use, blocks that many small buffers share, what is left. Knows no
+ * buffer. */
 #ifndef KNIT_VK_HEAP_H
 #define KNIT_VK_HEAP_H
 

@@ -102,9 +102,9 @@ static knit_status instance_create(knit_vk_instance *out, const knit_vk_api *vk,
 	return KNIT_OK;
 }
 
-/* An instance that is never used and never destroyed keeps the libraries of drivers (and one more those of the layer) in
- * memory: closing and opening them again costs tens of milliseconds, and some leave threads and exit handlers behind that
- * must not lose their code. */
+/* An instance that is never used and never destroyed keeps the libraries of drivers (and one more those of the layer)
+ * in memory: closing and opening them again costs tens of milliseconds, and some leave threads and exit handlers
+ * behind that must not lose their code. */
 static void keep_drivers(const knit_vk_instance *like, const knit_vk_api *vk) {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static knit_vk_instance kept[2];
@@ -129,7 +129,8 @@ static knit_status messenger_create(knit_vk_instance *out, const knit_vk_api *vk
 	return KNIT_OK;
 }
 
-knit_status knit__vk_instance_open(const knit_context_desc *host, knit_vk_instance *out, knit_vk_api *vk, knit_diag *d) {
+knit_status knit__vk_instance_open(const knit_context_desc *host, knit_vk_instance *out, knit_vk_api *vk,
+                                   knit_diag *d) {
 	*out = (knit_vk_instance){.log = host->log, .log_user = host->log_user};
 	knit_status status = knit__vk_load_global(vk, d);
 	if (status == KNIT_OK)

@@ -1,5 +1,5 @@
-/* Owns the Vulkan instance and what is reported through it: validation messages, counted and passed to the log. Knows no
- * device. */
+/* Owns the Vulkan instance and what is reported through it: validation messages, counted and passed to the log. Knows
+ * no device. */
 #ifndef KNIT_VK_INSTANCE_H
 #define KNIT_VK_INSTANCE_H
 

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #define SIZE_ALIGN 16
-/* Inputs and results up to this size lie in device memory that the host can reach, where there is such memory: the host
- * reads it slowly, but the device reads positions and ids many times per run. */
+/* Inputs and results up to this size lie in device memory that the host can reach, where there is such memory: the
+ * host reads it slowly, but the device reads positions and ids many times per run. */
 #define SHARED_IO_BYTES 4096
 /* From here on memory that the host reads slowly is copied to memory that it reads fast. */
 #define SLOW_READ_BYTES 4096
@@ -90,10 +90,10 @@ knit_status knit__vk_buffer_create(knit_device *dev, knit_buffer_use use, uint64
 	return status;
 }
 
-/* caps.import_align is 0, so nobody asks. VK_EXT_external_memory_host would let the device read a model's file where it is
- * mapped, but only software drivers are sure to do so: those of AMD's cards take anonymous memory alone
- * (AMDGPU_GEM_USERPTR_ANONONLY in libdrm), others refuse now and then, and tensors in files lie at 32 bytes where some
- * devices bind at 256. A way that hardware takes by chance is not worth a second one beside it. */
+/* caps.import_align is 0, so nobody asks. VK_EXT_external_memory_host would let the device read a model's file where
+ * it is mapped, but only software drivers are sure to do so: those of AMD's cards take anonymous memory alone
+ * (AMDGPU_GEM_USERPTR_ANONONLY in libdrm), others refuse now and then, and tensors in files lie at 32 bytes where
+ * some devices bind at 256. A way that hardware takes by chance is not worth a second one beside it. */
 knit_status knit__vk_buffer_import(knit_device *dev, const void *memory, uint64_t bytes, knit_buffer **out) {
 	(void)dev;
 	(void)memory;

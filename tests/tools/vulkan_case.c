@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the validation layer leaks by itself. It can be named here because libraries stay loaded (vk_instance.c). */
+/* What the layer and the driver leak by themselves. It can be named because libraries stay loaded (vk_instance.c). */
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libVkLayer_khronos_validation.so\n"; }
+const char *__lsan_default_suppressions(void) {
+	return "leak:libVkLayer_khronos_validation.so\nleak:libvulkan_lvp.so\nleak:libLLVM\n";
+}
 
 bool vulkan_quiet;
 

@@ -1,5 +1,5 @@
-/* Fails what a driver can fail, call by call, from opening the device to reading results: MEMORY each time, nothing left
- * behind, what was there before still works. Then loses the device at each submission and wait. */
+/* Fails what a driver can fail, call by call, from opening the device to reading results: MEMORY each time, nothing
+ * left behind, what was there before still works. Then loses the device at each submission and wait. */
 #include "../../backends/device.h"
 #include "../../backends/vulkan/vk_fail.h"
 #include "../../backends/vulkan/vk_instance.h"
@@ -55,9 +55,11 @@ static void model_free(model *m) {
 
 static const knit_bucket buckets[] = {{"tokens", 1, 1}, {"tokens", 2, TOKENS}};
 
-static knit_status compile(const model *m, const char *device, uint32_t bucket_count, knit_program **out, knit_diag *d) {
-	return knit_compile(m->g, &(knit_compile_desc){.device = device, .buckets = buckets, .bucket_count = bucket_count}, out,
-	                    d);
+static knit_status compile(const model *m, const char *device, uint32_t bucket_count, knit_program **out,
+                           knit_diag *d) {
+	const knit_compile_desc desc = {.device = device, .buckets = buckets, .bucket_count = bucket_count};
+
+	return knit_compile(m->g, &desc, out, d);
 }
 
 typedef struct results {

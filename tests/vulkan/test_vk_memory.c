@@ -1,4 +1,5 @@
-/* Tests buffers of the Vulkan backend: their bytes, how small ones share memory, what happens where there is none left. */
+/* Tests buffers of the Vulkan backend: their bytes, how small ones share memory, what happens where there is none
+ * left. */
 #include "../../backends/vulkan/vk_heap.h"
 #include "../tools/suite.h"
 #include "../tools/track_alloc.h"
