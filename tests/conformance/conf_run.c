@@ -234,7 +234,7 @@ int conf_run(const conf_config *cfg, const conf_case *cases, size_t case_count) 
 		return -1;
 	}
 	for (size_t i = 0; i < case_count && failed < most; ++i) {
-		if (cfg->only && strcmp(cfg->only, cases[i].name) != 0)
+		if ((cfg->only && strcmp(cfg->only, cases[i].name) != 0) || (cfg->take && !cfg->take(&cases[i])))
 			continue;
 		failed += !run_case(cfg, ctx, backend, dev, &cases[i], &ran);
 	}

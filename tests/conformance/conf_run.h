@@ -10,6 +10,7 @@ typedef struct conf_config {
 	const char *device, *isa; /* isa: of the CPU, NULL: the best */
 	uint32_t threads;
 	const char *only; /* the name of one case; NULL: all */
+	bool (*take)(const conf_case *c); /* NULL: all */
 	bool few;         /* cases of one run with few tokens only, in graphs that cannot have more: kernels for decoding */
 	bool *hit;        /* by kernel number - 1: chosen by some case; NULL: not wanted */
 	uint32_t hit_count;
