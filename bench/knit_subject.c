@@ -118,6 +118,22 @@ static knit_status open_decoder(knit_subject *s, const bench_knit_desc *desc, kn
 	return s->ids && s->seq && s->pos && s->logits ? KNIT_OK : knit__fail_memory(diag, "the bench", (uint64_t)s->batch * 12);
 }
 
+/* Device, driver, memory. */
+static void describe(knit_subject *s) {
+	const char *const id = knit_program_device(s->decoder.program);
+	knit_device_info list[32];
+	size_t count = 0;
+
+	snprintf(s->base.device, sizeof s->base.device, "%.60s", id);
+	s->base.on_host = strncmp(id, "cpu", 3) == 0;
+	(void)knit_program_memory(s->decoder.program, &s->base.memory);
+	if (knit_devices(s->ctx, list, sizeof list / sizeof *list, &count) != KNIT_OK)
+		return;
+	for (size_t i = 0; i < count && i < sizeof list / sizeof *list; ++i)
+		if (strcmp(list[i].id, id) == 0)
+			snprintf(s->base.driver, sizeof s->base.driver, "%.60s; %.90s", list[i].name, list[i].detail);
+}
+
 knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, knit_diag *diag) {
 	const knit_context_desc host = {.cpu_threads = desc->threads};
 	knit_subject *const s = calloc(1, sizeof *s);
@@ -144,6 +160,7 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 		return status;
 	}
 	s->base.load_seconds = now() - begin;
+	describe(s);
 	snprintf(s->base.name, sizeof s->base.name, "knit %s", desc->device ? desc->device : "best");
 	snprintf(s->base.version, sizeof s->base.version, "knit %d.%d.%d", KNIT_VERSION_MAJOR, KNIT_VERSION_MINOR,
 	         KNIT_VERSION_PATCH);
@@ -153,4 +170,57 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 
 const knit_program *bench_knit_program(const bench_subject *s) {
 	return s->kind == &kind ? ((const knit_subject *)s)->decoder.program : NULL;
+}
+
+const knit_session *bench_knit_session(const bench_subject *s) {
+	return s->kind == &kind ? ((const knit_subject *)s)->decoder.session : NULL;
+}
+
+int64_t bench_knit_vocab(const bench_subject *s) { return ((const knit_subject *)s)->decoder.vocab; }
+
+static int by_value(const void *a, const void *b) {
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+knit_status bench_knit_first_token(bench_subject *subject, knit_diag *diag) {
+	enum { WARM_RUNS = 5 };
+	knit_subject *const s = (knit_subject *)subject;
+	double seconds[1 + WARM_RUNS];
+
+	for (int i = 0; i < 1 + WARM_RUNS; ++i) {
+		const double begin = now();
+		const knit_status status = feed(s, 0, BENCH_FIRST_PROMPT, diag);
+		if (status != KNIT_OK)
+			return status;
+		seconds[i] = now() - begin;
+	}
+	qsort(seconds + 1, WARM_RUNS, sizeof *seconds, by_value);
+	subject->first_cold = seconds[0];
+	subject->first_warm = seconds[1 + WARM_RUNS / 2];
+	s->held = s->held < BENCH_FIRST_PROMPT ? BENCH_FIRST_PROMPT : s->held;
+	return KNIT_OK;
+}
+
+knit_status bench_knit_logits(bench_subject *subject, const int32_t *ids, size_t count, size_t from, float *logits,
+                              knit_diag *diag) {
+	knit_subject *const s = (knit_subject *)subject;
+	knit_status status = KNIT_OK;
+
+	for (size_t done = 0; done < count && status == KNIT_OK;) {
+		const size_t most = done <= from ? from + 1 - done : 1;
+		const size_t n = most < (size_t)s->batch ? most : (size_t)s->batch;
+		const int32_t last = (int32_t)(n - 1);
+		for (size_t i = 0; i < n; ++i) {
+			s->seq[i] = 0;
+			s->pos[i] = (int32_t)(done + i);
+		}
+		status = knit__decoder_step(&s->decoder, ids + done, s->seq, s->pos, n, &last, 1, s->logits, diag);
+		done += n;
+		if (status == KNIT_OK && done > from)
+			memcpy(logits + (done - 1 - from) * (size_t)s->decoder.vocab, s->logits, (size_t)s->decoder.vocab * sizeof *logits);
+	}
+	s->held = 0; /* other tokens than the made-up ones are there now */
+	return status;
 }

@@ -155,6 +155,7 @@ knit_status bench_peer_open(const bench_peer_desc *desc, bench_subject **out, kn
 	}
 	snprintf(p->base.name, sizeof p->base.name, "llama-bench");
 	snprintf(p->base.version, sizeof p->base.version, "%.90s", p->program);
+	p->base.on_host = p->extra_count == 0;
 	*out = &p->base;
 	return KNIT_OK;
 }

@@ -1,176 +1,228 @@
-/* A bench run as a table for people, Markdown, CSV and JSON lines. */
+/* A bench run as a table for people, Markdown and CSV. */
 #include "rows.h"
-
-#include <cjson/cJSON.h>
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void test_name(const bench_test *t, char out[48]) {
+void bench_test_name(const bench_test *t, char out[48]) {
 	int n = t->prompt ? snprintf(out, 48, "prefill %" PRId64, t->prompt) : snprintf(out, 48, "decode %" PRId64, t->made);
 
 	if (t->depth && n > 0 && n < 48)
 		snprintf(out + n, (size_t)(48 - n), " @ %" PRId64, t->depth);
 }
 
-/* Per token of the test: what must be moved, each weight once per step. */
-static double token_bytes(const bench_row *r) {
-	return r->cost.weight_bytes + r->cost.state_bytes + r->cost.other_bytes;
-}
-
-static double achieved_gbps(const bench_row *r) { return token_bytes(r) * r->rate.median * 1e-9; }
-static double achieved_gflops(const bench_row *r) { return r->cost.flops * r->rate.median * 1e-9; }
-
-static double read_peak(const bench_run *run, const bench_row *r) {
-	return r->subject->peak_read_gbps > 0 ? r->subject->peak_read_gbps : run->peaks.read_gbps;
-}
-
-/* What binds, by which of the two is nearer to its peak. */
-static const char *bound_by(const bench_run *run, const bench_row *r) {
-	const double flops = run->peaks.f32_gflops > run->peaks.int8_gops ? run->peaks.f32_gflops : run->peaks.int8_gops;
-
-	if (r->cost.flops == 0 || run->peaks.read_gbps == 0 || flops == 0 || r->subject->peak_read_gbps > 0)
-		return "";
-	return achieved_gbps(r) / run->peaks.read_gbps >= achieved_gflops(r) / flops ? "memory" : "compute";
+static const bench_subject *first_of(const bench_run *run, size_t i) {
+	for (size_t k = 0; k < i; ++k)
+		if (run->rows[k].subject == run->rows[i].subject)
+			return NULL;
+	return run->rows[i].subject;
 }
 
 static void heads(FILE *f, const bench_run *run, const char *prefix) {
-	fprintf(f, "%smodel    %s\n", prefix, run->model);
+	char warnings[BENCH_MAX_WARNINGS][BENCH_WARNING_BYTES];
+	const size_t count = bench_warnings(run, warnings);
+	const bench_peaks *const p = &run->peaks;
+
+	fprintf(f, "%smodel    %s, %.1f MB\n", prefix, run->model, (double)run->file_bytes * 1e-6);
 	fprintf(f, "%smachine  %s; %s; %u threads\n", prefix, run->machine, run->system, run->threads);
-	fprintf(f, "%scommit   %s; %s\n", prefix, run->commit[0] ? run->commit : "unknown", run->date);
-	if (run->peaks.read_gbps > 0)
-		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; f32 %.0f GFLOP/s, int8 %.0f GOP/s\n", prefix,
-		        run->peaks.read_gbps, run->peaks.copy_gbps, run->peaks.f32_gflops, run->peaks.int8_gops);
-	if (run->busy > 0.05)
-		fprintf(f, "%swarning  other processes took %.0f %% of the machine while this was measured\n", prefix,
-		        run->busy * 100);
+	fprintf(f, "%sflags    %s\n", prefix, run->flags[0] ? run->flags : "none");
+	fprintf(f, "%scommit   %s; %s; KV %s, batch %" PRId64 ", seed %" PRIu64 "\n", prefix,
+	        run->commit[0] ? run->commit : "unknown", run->date, run->kv, run->batch, run->seed);
+	if (p->read_gbps > 0) {
+		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; caches read %.0f, %.0f, %.0f; f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
+		        prefix, p->read_gbps, p->copy_gbps, p->cache_read_gbps[0], p->cache_read_gbps[1], p->cache_read_gbps[2],
+		        p->f32_gflops, p->int8_gops);
+	}
+	for (size_t i = 0; i < count; ++i)
+		fprintf(f, "%swarning  %s\n", prefix, warnings[i]);
+}
+
+/* ---- cells: the same for the table and for Markdown -------------------------------------------------------------- */
+
+enum { CELL = 40, ROW_COLUMNS = 10, SUBJECT_COLUMNS = 12 };
+
+static const char *const row_heads[ROW_COLUMNS] = {"test", "subject", "tokens/s", "95 % interval", "runs", "GB/s", "GFLOP/s",
+                                                   "binds", "of peak", "ratio"};
+static const char *const subject_heads[SUBJECT_COLUMNS] = {"subject", "load", "first cold", "first warm", "weights", "packed",
+                                                           "adapters", "KV", "arena", "in/out", "NMSE", "top-1"};
+
+static void number(char out[CELL], double v, int places) {
+	if (v > 0)
+		snprintf(out, CELL, "%.*f", places, v);
+	else
+		snprintf(out, CELL, "-");
+}
+
+static void row_cells(const bench_run *run, const bench_row *r, char out[][CELL]) {
+	const char *const bound = bench_bound_by(run, r);
+	const double share = bench_of_peak(run, r);
+
+	bench_test_name(&r->test, out[0]);
+	snprintf(out[1], CELL, "%.38s", r->subject->name);
+	number(out[2], r->rate.median, 2);
+	snprintf(out[3], CELL, "%.2f to %.2f", r->rate.lo, r->rate.hi);
+	snprintf(out[4], CELL, "%zu%s", r->count, r->steady ? "" : " unsteady");
+	number(out[5], bench_gbps(r), 1);
+	number(out[6], bench_gflops(r), 0);
+	snprintf(out[7], CELL, "%s", bound[0] ? bound : "-");
+	if (share > 0)
+		snprintf(out[8], CELL, "%.0f %%", share * 100);
+	else
+		snprintf(out[8], CELL, "-");
+	if (bench_is_wrong(r->subject))
+		snprintf(out[9], CELL, "WRONG");
+	else if (r->ratio.count)
+		snprintf(out[9], CELL, "%.3f (%.3f to %.3f)", r->ratio.median, r->ratio.lo, r->ratio.hi);
+	else
+		out[9][0] = '\0';
+}
+
+static void duration(char out[CELL], double s) {
+	if (s <= 0)
+		snprintf(out, CELL, "-");
+	else if (s < 1)
+		snprintf(out, CELL, "%.1f ms", s * 1e3);
+	else
+		snprintf(out, CELL, "%.2f s", s);
+}
+
+static void bytes(char out[CELL], uint64_t n) { snprintf(out, CELL, "%.1f MB", (double)n * 1e-6); }
+
+static void subject_cells(const bench_subject *s, char out[][CELL]) {
+	const knit_memory *const m = &s->memory;
+	const uint64_t sizes[] = {m->weight_bytes, m->packed_bytes, m->adapter_bytes, m->state_bytes, m->arena_bytes, m->io_bytes};
+
+	snprintf(out[0], CELL, "%.38s", s->name);
+	duration(out[1], s->load_seconds);
+	duration(out[2], s->first_cold > 0 ? s->load_seconds + s->first_cold : 0);
+	duration(out[3], s->first_warm);
+	for (int i = 0; i < 6; ++i) {
+		if (m->weight_bytes)
+			bytes(out[4 + i], sizes[i]);
+		else
+			snprintf(out[4 + i], CELL, "-");
+	}
+	if (s->check.rows == 0) {
+		snprintf(out[10], CELL, "-");
+		snprintf(out[11], CELL, "-");
+		return;
+	}
+	snprintf(out[10], CELL, "%.1e%s", s->check.nmse, bench_is_wrong(s) ? " WRONG" : "");
+	snprintf(out[11], CELL, "%.0f of %zu", s->check.top1 * (double)s->check.rows, s->check.rows);
+}
+
+/* Columns as wide as their widest cell; the first two to the left. */
+static void print_columns(FILE *f, const char *const *titles, char (*cells)[CELL], size_t rows, size_t columns, size_t left) {
+	for (size_t i = 0; i <= rows; ++i) {
+		for (size_t c = 0; c < columns; ++c) {
+			size_t wide = strlen(titles[c]);
+			for (size_t k = 0; k < rows; ++k)
+				wide = strlen(cells[k * columns + c]) > wide ? strlen(cells[k * columns + c]) : wide;
+			const char *const text = i ? cells[(i - 1) * columns + c] : titles[c];
+			fprintf(f, "%s%*s", c ? "  " : "", c < left ? -(int)wide : (int)wide, text);
+		}
+		fputc('\n', f);
+	}
+}
+
+static void print_pipes(FILE *f, const char *const *titles, char (*cells)[CELL], size_t rows, size_t columns, size_t left) {
+	for (size_t c = 0; c < columns; ++c)
+		fprintf(f, "| %s ", titles[c]);
+	fputs("|\n", f);
+	for (size_t c = 0; c < columns; ++c)
+		fputs(c < left ? "|---" : "|---:", f);
+	fputs("|\n", f);
+	for (size_t i = 0; i < rows; ++i) {
+		for (size_t c = 0; c < columns; ++c)
+			fprintf(f, "| %s ", cells[i * columns + c]);
+		fputs("|\n", f);
+	}
+}
+
+static void print_tables(FILE *f, const bench_run *run,
+                         void (*print)(FILE *, const char *const *, char (*)[CELL], size_t, size_t, size_t)) {
+	char(*const cells)[CELL] = calloc(run->row_count * SUBJECT_COLUMNS + 1, sizeof *cells);
+	size_t subjects = 0;
+
+	if (!cells)
+		return;
+	fputc('\n', f);
+	for (size_t i = 0; i < run->row_count; ++i)
+		row_cells(run, &run->rows[i], cells + i * ROW_COLUMNS);
+	print(f, row_heads, cells, run->row_count, ROW_COLUMNS, 2);
+	fputc('\n', f);
+	for (size_t i = 0; i < run->row_count; ++i)
+		if (first_of(run, i))
+			subject_cells(run->rows[i].subject, cells + subjects++ * SUBJECT_COLUMNS);
+	print(f, subject_heads, cells, subjects, SUBJECT_COLUMNS, 1);
+	fputc('\n', f);
+	for (size_t i = 0; i < run->row_count; ++i) {
+		const bench_subject *const s = first_of(run, i);
+		if (!s)
+			continue;
+		fprintf(f, "- %s: %s%s%s; %s%s", s->name, s->version, s->driver[0] ? "; " : "", s->driver,
+		        s->check.rows ? "checked against " : "not checked", s->check.reference);
+		if (s->step_seconds > 0)
+			fprintf(f, "; an empty run takes %.1f us, a step in it %.2f us", s->submit_seconds * 1e6, s->step_seconds * 1e6);
+		fputc('\n', f);
+	}
+	free(cells);
 }
 
 void bench_print_table(FILE *f, const bench_run *run) {
-	char name[48];
-
 	heads(f, run, "");
-	fprintf(f, "\n%-22s %-20s %10s %8s %21s %5s %9s %9s %8s\n", "test", "subject", "tokens/s", "+- mad", "95 % interval",
-	        "runs", "GB/s", "of peak", "ratio");
-	for (size_t i = 0; i < run->row_count; ++i) {
-		const bench_row *const r = &run->rows[i];
-		test_name(&r->test, name);
-		fprintf(f, "%-22s %-20s %10.2f %8.2f %10.2f-%10.2f %5zu", name, r->subject->name, r->rate.median, r->rate.mad,
-		        r->rate.lo, r->rate.hi, r->count);
-		if (token_bytes(r) > 0)
-			fprintf(f, " %9.1f", achieved_gbps(r));
-		else
-			fprintf(f, " %9s", "-");
-		if (token_bytes(r) > 0 && read_peak(run, r) > 0)
-			fprintf(f, " %7.0f %%", achieved_gbps(r) / read_peak(run, r) * 100);
-		else
-			fprintf(f, " %9s", "-");
-		if (r->ratio.count)
-			fprintf(f, " %8.3f (%.3f-%.3f)", r->ratio.median, r->ratio.lo, r->ratio.hi);
-		fprintf(f, "%s\n", r->steady ? "" : "  not steady");
-	}
+	print_tables(f, run, print_columns);
 }
 
 void bench_print_markdown(FILE *f, const bench_run *run) {
-	char name[48];
-
 	heads(f, run, "- ");
-	fprintf(f, "\n| test | subject | tokens/s | 95 %% interval | runs | GB/s | of peak | ratio |\n|---|---|---|---|---|---|---|---|\n");
-	for (size_t i = 0; i < run->row_count; ++i) {
-		const bench_row *const r = &run->rows[i];
-		test_name(&r->test, name);
-		fprintf(f, "| %s | %s | %.2f | %.2f to %.2f | %zu |", name, r->subject->name, r->rate.median, r->rate.lo, r->rate.hi,
-		        r->count);
-		if (token_bytes(r) > 0 && read_peak(run, r) > 0)
-			fprintf(f, " %.1f | %.0f %% |", achieved_gbps(r), achieved_gbps(r) / read_peak(run, r) * 100);
-		else
-			fprintf(f, " | |");
-		if (r->ratio.count)
-			fprintf(f, " %.3f (%.3f to %.3f) |\n", r->ratio.median, r->ratio.lo, r->ratio.hi);
-		else
-			fprintf(f, " |\n");
+	print_tables(f, run, print_pipes);
+}
+
+/* ---- CSV --------------------------------------------------------------------------------------------------------- */
+
+/* Quoted, as names of models have commas. */
+static void quoted(FILE *f, const char *text) {
+	fputc('"', f);
+	for (; *text; ++text) {
+		if (*text == '"')
+			fputc('"', f);
+		fputc(*text, f);
 	}
+	fputs("\",", f);
 }
 
 void bench_print_csv(FILE *f, const bench_run *run) {
 	char name[48];
 
-	fprintf(f, "date,commit,threads,test,subject,runs,tokens_per_s,mad,lo,hi,gb_per_s,gflop_per_s,read_peak_gb_per_s,ratio,ratio_lo,"
-	           "ratio_hi\n");
+	fputs("date,commit,machine,model,flags,threads,seed,kv,batch,test,subject,device,version,runs,tokens_per_s,mad,lo,hi,"
+	      "gb_per_s,gflop_per_s,bound_by,of_peak,load_s,first_token_cold_s,first_token_warm_s,weight_bytes,packed_bytes,"
+	      "adapter_bytes,state_bytes,arena_bytes,nmse,top1,ratio,ratio_lo,ratio_hi\n", f);
 	for (size_t i = 0; i < run->row_count; ++i) {
 		const bench_row *const r = &run->rows[i];
-		test_name(&r->test, name);
-		fprintf(f, "%s,%s,%u,%s,%s,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,", run->date, run->commit, run->threads, name,
-		        r->subject->name, r->count, r->rate.median, r->rate.mad, r->rate.lo, r->rate.hi, achieved_gbps(r),
-		        achieved_gflops(r), read_peak(run, r));
+		const bench_subject *const s = r->subject;
+		bench_test_name(&r->test, name);
+		fprintf(f, "%s,%s,", run->date, run->commit);
+		quoted(f, run->machine);
+		quoted(f, run->model);
+		quoted(f, run->flags);
+		fprintf(f, "%u,%" PRIu64 ",%s,%" PRId64 ",%s,", run->threads, run->seed, run->kv, run->batch, name);
+		quoted(f, s->name);
+		quoted(f, s->device);
+		quoted(f, s->version);
+		fprintf(f, "%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%.4g,%.6g,", r->count, r->rate.median, r->rate.mad, r->rate.lo,
+		        r->rate.hi, bench_gbps(r), bench_gflops(r), bench_bound_by(run, r), bench_of_peak(run, r), s->load_seconds);
+		fprintf(f, "%.6g,%.6g,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",",
+		        s->first_cold > 0 ? s->load_seconds + s->first_cold : 0, s->first_warm, s->memory.weight_bytes,
+		        s->memory.packed_bytes, s->memory.adapter_bytes, s->memory.state_bytes, s->memory.arena_bytes);
+		if (s->check.rows)
+			fprintf(f, "%.4g,%.4g,", s->check.nmse, s->check.top1);
+		else
+			fputs(",,", f);
 		if (r->ratio.count)
 			fprintf(f, "%.6g,%.6g,%.6g\n", r->ratio.median, r->ratio.lo, r->ratio.hi);
 		else
-			fprintf(f, ",,\n");
-	}
-}
-
-static cJSON *json_stats(const bench_stats *s) {
-	cJSON *o = cJSON_CreateObject();
-
-	cJSON_AddNumberToObject(o, "median", s->median);
-	cJSON_AddNumberToObject(o, "lo", s->lo);
-	cJSON_AddNumberToObject(o, "hi", s->hi);
-	cJSON_AddNumberToObject(o, "mad", s->mad);
-	cJSON_AddNumberToObject(o, "outliers", (double)s->outliers);
-	return o;
-}
-
-static cJSON *json_row(const bench_run *run, const bench_row *r) {
-	cJSON *o = cJSON_CreateObject(), *samples = cJSON_CreateArray(), *cost = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(o, "schema", "knit.bench/1");
-	cJSON_AddStringToObject(o, "date", run->date);
-	cJSON_AddStringToObject(o, "commit", run->commit);
-	cJSON_AddStringToObject(o, "machine", run->machine);
-	cJSON_AddStringToObject(o, "system", run->system);
-	cJSON_AddNumberToObject(o, "threads", run->threads);
-	cJSON_AddStringToObject(o, "model", run->model);
-	cJSON_AddNumberToObject(o, "file_bytes", (double)run->file_bytes);
-	cJSON_AddNumberToObject(o, "seed", (double)run->seed);
-	cJSON_AddStringToObject(o, "subject", r->subject->name);
-	cJSON_AddStringToObject(o, "version", r->subject->version);
-	cJSON_AddNumberToObject(o, "load_seconds", r->subject->load_seconds);
-	cJSON_AddNumberToObject(o, "prompt", (double)r->test.prompt);
-	cJSON_AddNumberToObject(o, "made", (double)r->test.made);
-	cJSON_AddNumberToObject(o, "depth", (double)r->test.depth);
-	cJSON_AddNumberToObject(o, "warm_up", (double)r->warm_up);
-	cJSON_AddBoolToObject(o, "steady", r->steady);
-	for (size_t i = 0; i < r->count; ++i)
-		cJSON_AddItemToArray(samples, cJSON_CreateNumber(r->seconds[i]));
-	cJSON_AddItemToObject(o, "seconds", samples);
-	cJSON_AddItemToObject(o, "tokens_per_s", json_stats(&r->rate));
-	if (r->ratio.count)
-		cJSON_AddItemToObject(o, "ratio_to_first", json_stats(&r->ratio));
-	cJSON_AddNumberToObject(cost, "flops", r->cost.flops);
-	cJSON_AddNumberToObject(cost, "weight_bytes", r->cost.weight_bytes);
-	cJSON_AddNumberToObject(cost, "weight_bytes_unique", r->cost.weight_bytes_unique);
-	cJSON_AddNumberToObject(cost, "state_bytes", r->cost.state_bytes);
-	cJSON_AddNumberToObject(cost, "other_bytes", r->cost.other_bytes);
-	cJSON_AddItemToObject(o, "per_token", cost);
-	cJSON_AddNumberToObject(o, "gb_per_s", achieved_gbps(r));
-	cJSON_AddNumberToObject(o, "gflop_per_s", achieved_gflops(r));
-	cJSON_AddStringToObject(o, "bound_by", bound_by(run, r));
-	cJSON_AddNumberToObject(o, "peak_read_gb_per_s", read_peak(run, r));
-	cJSON_AddNumberToObject(o, "peak_f32_gflop_per_s", run->peaks.f32_gflops);
-	cJSON_AddNumberToObject(o, "peak_int8_gop_per_s", run->peaks.int8_gops);
-	cJSON_AddNumberToObject(o, "others_share", run->busy);
-	return o;
-}
-
-void bench_print_json(FILE *f, const bench_run *run) {
-	for (size_t i = 0; i < run->row_count; ++i) {
-		cJSON *const o = json_row(run, &run->rows[i]);
-		char *const text = o ? cJSON_PrintUnformatted(o) : NULL;
-		if (text)
-			fprintf(f, "%s\n", text);
-		cJSON_free(text);
-		cJSON_Delete(o);
+			fputs(",,\n", f);
 	}
 }

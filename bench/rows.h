@@ -9,9 +9,12 @@
 
 #define BENCH_MAX_SAMPLES 256
 
-/* Bytes and FLOP of one token, from the program's report; zeros for a peer. */
+/* Of one token, by the ops' own definitions; zeros for a peer. */
 typedef struct bench_cost {
-	double flops, weight_bytes, weight_bytes_unique, state_bytes, other_bytes;
+	double flops, weight_bytes, weight_bytes_unique, state_bytes;
+	double all_bytes; /* with activations */
+	double steps;     /* of the program */
+	bool int8;        /* its weights are of block formats: 8-bit products are the peak it can be held against */
 } bench_cost;
 
 typedef struct bench_row {
@@ -36,20 +39,44 @@ typedef struct bench_peaks {
 
 typedef struct bench_run {
 	char machine[128], system[96], commit[48], date[32];
-	char model[400];
+	char model[400], flags[400], kv[16];
 	uint64_t file_bytes, seed;
+	int64_t batch;
 	uint32_t threads;
 	bench_peaks peaks;
 	bench_row *rows;
 	size_t row_count;
 	double busy; /* share of the machine's time that others took while we measured, 0..1 */
+	double clock_before, clock_after; /* seconds of one fixed loop before and after; 0: not measured */
 } bench_run;
 
-/* bench/print.c. JSON lines: schema "knit.bench/1", described in bench/README.md. */
+/* bench/cost.c. p NULL: zeros. */
+void bench_cost_of(const knit_program *p, const bench_test *test, int64_t batch, bench_cost *out);
+/* What must be moved for a token: each weight once per step, and keys and values. */
+double bench_token_bytes(const bench_row *r);
+double bench_gbps(const bench_row *r);
+double bench_gflops(const bench_row *r);
+/* GB/s; 0: not known. */
+double bench_read_peak(const bench_run *run, const bench_subject *s);
+/* GFLOP/s of the kind of product that the weights ask for; 0: not known. */
+double bench_compute_peak(const bench_run *run, const bench_row *r);
+/* "memory", "compute" or "launch": which of the three would take longest if each ran at its peak; "": not known. */
+const char *bench_bound_by(const bench_run *run, const bench_row *r);
+/* Of the peak of what binds (of memory where that is not known), 0..1; 0: not known. */
+double bench_of_peak(const bench_run *run, const bench_row *r);
+
+/* bench/print.c */
+void bench_test_name(const bench_test *t, char out[48]);
 void bench_print_table(FILE *f, const bench_run *run);
 void bench_print_markdown(FILE *f, const bench_run *run);
 void bench_print_csv(FILE *f, const bench_run *run);
+/* bench/print_json.c. JSON lines: schema "knit.bench/1", described in bench/README.md. */
 void bench_print_json(FILE *f, const bench_run *run);
+
+/* bench/warnings.c: what makes the numbers worth less, a line each: neighbours, a clock that changed, spread, a subject
+ * that computes something else. Returns how many. */
+enum { BENCH_MAX_WARNINGS = 16, BENCH_WARNING_BYTES = 200 };
+size_t bench_warnings(const bench_run *run, char out[BENCH_MAX_WARNINGS][BENCH_WARNING_BYTES]);
 
 /* bench/machine.c: processor, system and how busy the machine is. */
 void bench_machine(bench_run *run);
@@ -57,6 +84,8 @@ void bench_machine(bench_run *run);
  * stretch of time is what they took in it. Negative where the system does not say. */
 double bench_others_seconds(void);
 uint32_t bench_cores(void);
+/* Seconds that a fixed chain of additions and multiplications takes at best: it changes with the clock and not with memory. */
+double bench_clock_loop(void);
 
 /* bench/peaks.c */
 void bench_measure_peaks(uint32_t threads, bench_peaks *out);
@@ -64,5 +93,7 @@ void bench_measure_peaks(uint32_t threads, bench_peaks *out);
 /* bench/device_peaks.c: bytes per second that a device which is not the host's processor reads at best; 0: it could not
  * be measured. */
 double bench_device_read_gbps(const char *device);
+/* What a run costs that computes next to nothing, and what one more step adds, in seconds; 0: not measured. */
+void bench_device_latency(const char *device, uint32_t threads, double *submit, double *step);
 
 #endif

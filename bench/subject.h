@@ -21,13 +21,36 @@ typedef struct bench_subject_kind {
 	void (*close)(bench_subject *s);
 } bench_subject_kind;
 
+/* Whether it computes the right thing, against a reference that shares no kernel with it. */
+typedef struct bench_check {
+	size_t rows;        /* of logits that were compared; 0: not checked */
+	double nmse;        /* sum of squared differences over the sum of squares of the reference */
+	double top1;        /* share of rows whose largest logit is the reference's, 0..1 */
+	char reference[64]; /* what it was compared with */
+} bench_check;
+
+/* A row above this computes something else than the model: rounding and 8-bit activations stay orders below. */
+#define BENCH_NMSE_WRONG 5e-3
+
 struct bench_subject {
 	const bench_subject_kind *kind;
 	char name[64];    /* "knit cpu", "llama-bench" */
-	char version[96]; /* of the program and its driver */
-	double load_seconds;
+	char version[96]; /* of the program */
+	char device[64], driver[160];
+	bool on_host;          /* its device is the host's processor */
+	double load_seconds;   /* from nothing to a session that is ready */
+	double first_cold, first_warm; /* seconds of a prompt of BENCH_FIRST_PROMPT tokens, right after loading and later; 0: none */
 	double peak_read_gbps; /* of its device, where that is not the host's processor; 0: the host's */
+	double submit_seconds, step_seconds; /* of a run that does nothing, of one more step in it; 0: not measured */
+	knit_memory memory;    /* zeros for a peer */
+	bench_check check;
 };
+
+static inline bool bench_is_wrong(const bench_subject *s) {
+	return s->check.rows > 0 && !(s->check.nmse <= BENCH_NMSE_WRONG);
+}
+
+enum { BENCH_FIRST_PROMPT = 16 };
 
 typedef struct bench_knit_desc {
 	const char *path, *device; /* device NULL: the best */
@@ -43,5 +66,20 @@ typedef struct bench_knit_desc {
 knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, knit_diag *diag);
 /* The program of a subject that bench_knit_open made; NULL for others. */
 const knit_program *bench_knit_program(const bench_subject *s);
+const knit_session *bench_knit_session(const bench_subject *s);
+/* Fills in first_cold and first_warm; cold only as the first thing that is done with a subject. */
+knit_status bench_knit_first_token(bench_subject *s, knit_diag *diag);
+/* Logits after each of the prompt's tokens from number `from` on (0-based): the tokens up to `from` in one step, then one
+ * by one. count - from rows of bench_knit_vocab floats. */
+knit_status bench_knit_logits(bench_subject *s, const int32_t *ids, size_t count, size_t from, float *logits, knit_diag *diag);
+int64_t bench_knit_vocab(const bench_subject *s);
+
+/* bench/check.c: what the logits of a short made-up text should be. By the ops' double-precision definitions where the
+ * model is small, else by the CPU's kernels in plain C. The desc's device is not used. */
+typedef struct bench_reference bench_reference;
+knit_status bench_reference_make(const bench_knit_desc *desc, bench_reference **out, knit_diag *diag);
+void bench_reference_free(bench_reference *r);
+/* Fills in s->check. */
+knit_status bench_reference_check(const bench_reference *r, bench_subject *s, knit_diag *diag);
 
 #endif

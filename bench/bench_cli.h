@@ -1,0 +1,40 @@
+/* Owns what the files of the `knit bench` command share: its options, and what runs them. */
+#ifndef KNIT_BENCH_CLI_H
+#define KNIT_BENCH_CLI_H
+
+#include "../frontends/cli/cli.h"
+#include "rows.h"
+
+enum { BENCH_MAX_LIST = 16, BENCH_MAX_SUBJECTS = 8 };
+
+typedef enum bench_format { BENCH_TABLE = 0, BENCH_JSON, BENCH_MARKDOWN, BENCH_CSV } bench_format;
+
+typedef struct bench_options {
+	cli_common common;
+	const char *shape, *keep, *output;
+	const char *devices[BENCH_MAX_SUBJECTS], *peers[BENCH_MAX_SUBJECTS];
+	size_t device_count, peer_count;
+	int64_t prompts[BENCH_MAX_LIST], makes[BENCH_MAX_LIST], depths[BENCH_MAX_LIST];
+	size_t prompt_count, make_count, depth_count;
+	int64_t runs, batch;
+	double seconds;
+	bool no_peaks, no_check;
+	bench_format format;
+	char flags[400]; /* the arguments as they were given */
+} bench_options;
+
+/* bench/bench_measure.c: the model, its subjects, the measurements, the output. Returns the exit code. */
+int bench_all(const bench_options *o);
+
+/* "0,4096": numbers in [0, hi]. */
+bool bench_take_list(const char *value, int64_t hi, int64_t *out, size_t *count);
+/* "cpu,vulkan": cuts `value` into its names. */
+bool bench_take_names(char *value, const char **out, size_t *count);
+
+/* Opens -o FILE or stdout, lets `print` write, closes. Prints its own error. */
+int bench_write(const char *path, void (*print)(FILE *f, void *user), void *user);
+
+/* bench/bench_compare.c: `knit bench compare`. argv[0] is "compare". */
+int bench_compare_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,341 @@
+/* Measures what `knit bench` was asked for: makes or finds the model, opens the subjects, lets them take turns. */
+#include "bench_cli.h"
+#include "peer.h"
+#include "random_model.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_TESTS = 64, MAX_WARM_UP = 6, STEADY_WINDOW = 4 };
+#define STEADY 0.03
+
+typedef struct bench {
+	const bench_options *o;
+	bench_run run;
+	bench_subject *subjects[2 * BENCH_MAX_SUBJECTS];
+	size_t subject_count;
+	bench_reference *reference;
+	char path[4096];
+	bool temporary;
+} bench;
+
+static double now(void) {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- the model --------------------------------------------------------------------------------------------------- */
+
+static bool making(void *user, uint64_t done, uint64_t total) {
+	(void)user;
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\rmaking the model: %3.0f %%%s", total ? (double)done * 100 / (double)total : 100,
+		        done == total ? "\r\033[K" : "");
+	return !cli_interrupted;
+}
+
+static int make_model(bench *b) {
+	const knit_allocator *a;
+	knit_context *ctx = NULL;
+	bench_shape shape;
+	knit_diag diag = {0};
+	const char *folder = getenv("TMPDIR");
+
+	if (bench_shape_parse(b->o->shape, &shape, &diag) != KNIT_OK)
+		return cli_usage("bench", "--shape %s", diag.text);
+	if (b->o->keep)
+		snprintf(b->path, sizeof b->path, "%s", b->o->keep);
+	else
+		snprintf(b->path, sizeof b->path, "%s/knit-bench-%ld.gguf", folder ? folder : "/tmp", (long)getpid());
+	bench_shape_text(&shape, b->run.model);
+	b->run.seed = shape.seed;
+	if (knit_context_create(NULL, &ctx) != KNIT_OK)
+		return cli_fail("out of memory");
+	a = &ctx->a;
+	const knit_status status = bench_random_model(a, &shape, b->path, making, NULL, &b->run.file_bytes, &diag);
+	knit_context_destroy(ctx);
+	if (status == KNIT_ERR_STATE && cli_interrupted)
+		return CLI_INTERRUPTED;
+	if (status != KNIT_OK)
+		return cli_fail_diag(status, &diag);
+	b->temporary = !b->o->keep;
+	return CLI_OK;
+}
+
+static int find_model(bench *b) {
+	struct stat st;
+
+	if (b->o->shape)
+		return make_model(b);
+	snprintf(b->path, sizeof b->path, "%s", b->o->common.model.path);
+	snprintf(b->run.model, sizeof b->run.model, "%s", b->path);
+	if (stat(b->path, &st) == 0)
+		b->run.file_bytes = (uint64_t)st.st_size;
+	return CLI_OK;
+}
+
+/* ---- subjects ---------------------------------------------------------------------------------------------------- */
+
+static int64_t most(const int64_t *list, size_t count) {
+	int64_t n = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		n = list[i] > n ? list[i] : n;
+	return n;
+}
+
+/* What is found out of a subject before the others are there: its first token, what its device can do, whether it is right. */
+static knit_status look_at(bench *b, const bench_knit_desc *desc, bench_subject *s, knit_diag *diag) {
+	knit_status status = bench_knit_first_token(s, diag);
+
+	if (status != KNIT_OK)
+		return status;
+	if (!b->o->no_peaks && !s->on_host && strchr(s->device, '+') == NULL)
+		s->peak_read_gbps = bench_device_read_gbps(s->device);
+	if (!b->o->no_peaks)
+		bench_device_latency(s->device, b->run.threads, &s->submit_seconds, &s->step_seconds);
+	/* What computes nothing cannot be wrong. */
+	if (b->o->no_check || strcmp(s->device, "null") == 0)
+		return KNIT_OK;
+	if (!b->reference)
+		status = bench_reference_make(desc, &b->reference, diag);
+	return status == KNIT_OK ? bench_reference_check(b->reference, s, diag) : status;
+}
+
+static int open_subjects(bench *b) {
+	const bench_options *const o = b->o;
+	const int64_t tested = most(o->prompts, o->prompt_count) > most(o->makes, o->make_count)
+	                           ? most(o->prompts, o->prompt_count)
+	                           : most(o->makes, o->make_count);
+	knit_diag diag = {0};
+
+	for (size_t i = 0; i < (o->device_count ? o->device_count : 1); ++i) {
+		const bench_knit_desc desc = {
+			.path = b->path,
+			.device = o->device_count ? o->devices[i] : NULL,
+			.threads = b->run.threads,
+			.max_depth = most(o->depths, o->depth_count) + tested,
+			.batch = o->batch,
+			.kv = o->common.kv.k,
+			.visits = o->common.model.visits,
+			.loops = o->common.model.loops,
+			.no_adapter = o->common.model.no_adapter,
+		};
+		knit_status status = bench_knit_open(&desc, &b->subjects[b->subject_count], &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		bench_subject *const s = b->subjects[b->subject_count++];
+		snprintf(s->name, sizeof s->name, "knit %.50s", s->device);
+		status = look_at(b, &desc, s, &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+	}
+	for (size_t i = 0; i < o->peer_count; ++i) {
+		const bench_peer_desc desc = {.spec = o->peers[i], .model = b->path, .threads = b->run.threads, .batch = o->batch,
+		                              .kv = o->common.kv.k};
+		const knit_status status = bench_peer_open(&desc, &b->subjects[b->subject_count], &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		++b->subject_count;
+	}
+	return CLI_OK;
+}
+
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
+
+/* One or more runs; those before the row is warm are thrown away. */
+static knit_status measure_once(const bench *b, bench_row *r, bool keep, knit_diag *diag) {
+	double got[16];
+	size_t count = 0;
+	const knit_status status = r->subject->kind->run((bench_subject *)(uintptr_t)r->subject, &r->test, got,
+	                                                 sizeof got / sizeof *got, &count, diag);
+
+	(void)b;
+	for (size_t i = 0; status == KNIT_OK && keep && i < count && r->count < BENCH_MAX_SAMPLES; ++i)
+		r->seconds[r->count++] = got[i];
+	if (status == KNIT_OK && !keep)
+		r->seconds[r->warm_up++] = count ? got[count - 1] : 0;
+	return status;
+}
+
+/* Warms up until the times have settled, or long enough. */
+static knit_status warm_up(const bench *b, bench_row *r, knit_diag *diag) {
+	const double begin = now();
+	knit_status status = KNIT_OK;
+
+	while (status == KNIT_OK && !cli_interrupted && r->warm_up < MAX_WARM_UP && !r->steady) {
+		status = measure_once(b, r, false, diag);
+		r->steady = bench_is_steady(r->seconds, r->warm_up, STEADY_WINDOW, STEADY);
+		if (r->warm_up >= 1 && now() - begin > b->o->seconds / 4)
+			break;
+	}
+	return status;
+}
+
+static void finish_row(bench_row *r, const bench_row *first) {
+	const double tokens = (double)(r->test.prompt + r->test.made);
+	double rates[BENCH_MAX_SAMPLES], firsts[BENCH_MAX_SAMPLES];
+
+	for (size_t i = 0; i < r->count; ++i)
+		rates[i] = tokens / r->seconds[i];
+	bench_stats_of(rates, r->count, 1, &r->rate);
+	r->steady = r->steady || r->rate.mad < STEADY * r->rate.median;
+	for (size_t i = 0; i < first->count; ++i)
+		firsts[i] = tokens / first->seconds[i];
+	if (r != first)
+		bench_ratio_of(rates, r->count, firsts, first->count, 1, &r->ratio);
+}
+
+/* All subjects of one test, taking turns. */
+static int measure_test(bench *b, bench_row *rows) {
+	const double begin = now();
+	knit_diag diag = {0};
+	char done[64];
+
+	for (size_t i = 0; i < b->subject_count && !cli_interrupted; ++i) {
+		const knit_status status = warm_up(b, &rows[i], &diag);
+		if (status != KNIT_OK)
+			return cli_fail("%s: %s", rows[i].subject->name, diag.text[0] ? diag.text : knit_status_name(status));
+	}
+	for (int64_t round = 0; round < b->o->runs && !cli_interrupted; ++round) {
+		if (round >= 3 && now() - begin > b->o->seconds * (double)b->subject_count)
+			break;
+		for (size_t i = 0; i < b->subject_count && !cli_interrupted; ++i) {
+			/* The order turns round each time, so that none always runs on what another left. */
+			const size_t at = round % 2 ? b->subject_count - 1 - i : i;
+			const knit_status status = measure_once(b, &rows[at], true, &diag);
+			if (status != KNIT_OK)
+				return cli_fail("%s: %s", rows[at].subject->name, diag.text[0] ? diag.text : knit_status_name(status));
+		}
+		if (isatty(STDERR_FILENO)) {
+			snprintf(done, sizeof done, "\rrun %" PRId64 " of %" PRId64 "\r\033[K", round + 1, b->o->runs);
+			fputs(done, stderr);
+		}
+	}
+	for (size_t i = 0; i < b->subject_count; ++i)
+		finish_row(&rows[i], &rows[0]);
+	return cli_interrupted ? CLI_INTERRUPTED : CLI_OK;
+}
+
+static size_t list_tests(const bench_options *o, bench_test *out) {
+	size_t n = 0;
+
+	for (size_t d = 0; d < o->depth_count; ++d) {
+		for (size_t i = 0; i < o->prompt_count && n < MAX_TESTS; ++i)
+			if (o->prompts[i])
+				out[n++] = (bench_test){.prompt = o->prompts[i], .depth = o->depths[d]};
+		for (size_t i = 0; i < o->make_count && n < MAX_TESTS; ++i)
+			if (o->makes[i])
+				out[n++] = (bench_test){.made = o->makes[i], .depth = o->depths[d]};
+	}
+	return n;
+}
+
+static int measure(bench *b) {
+	bench_test tests[MAX_TESTS];
+	const size_t count = list_tests(b->o, tests);
+	int code = CLI_OK;
+
+	b->run.rows = calloc(count * b->subject_count + 1, sizeof *b->run.rows);
+	if (!b->run.rows)
+		return cli_fail("out of memory");
+	const double begin = now(), others = bench_others_seconds();
+	for (size_t t = 0; t < count && code == CLI_OK; ++t) {
+		bench_row *const rows = b->run.rows + b->run.row_count;
+		for (size_t i = 0; i < b->subject_count; ++i) {
+			rows[i].subject = b->subjects[i];
+			rows[i].test = tests[t];
+			bench_cost_of(bench_knit_program(b->subjects[i]), &tests[t], b->o->batch, &rows[i].cost);
+		}
+		code = measure_test(b, rows);
+		if (code == CLI_OK || rows[0].count >= 3)
+			b->run.row_count += b->subject_count;
+	}
+	/* A peer is a process of its own: what it takes is not the neighbours'. */
+	if (others >= 0 && b->o->peer_count == 0)
+		b->run.busy = (bench_others_seconds() - others) / ((now() - begin) * bench_cores());
+	return code;
+}
+
+/* ---- output ------------------------------------------------------------------------------------------------------ */
+
+static void print(FILE *f, void *user) {
+	static void (*const printers[])(FILE *, const bench_run *) = {bench_print_table, bench_print_json, bench_print_markdown,
+	                                                             bench_print_csv};
+	const bench *const b = user;
+
+	printers[b->o->format](f, &b->run);
+}
+
+int bench_write(const char *path, void (*write)(FILE *f, void *user), void *user) {
+	const knit_allocator *a;
+	knit_context *ctx = NULL;
+	cli_file file;
+	char *data = NULL;
+	size_t bytes = 0;
+
+	if (!path) {
+		write(stdout, user);
+		return cli_finish_stdout();
+	}
+	FILE *const f = open_memstream(&data, &bytes);
+	if (!f)
+		return cli_fail("out of memory");
+	write(f, user);
+	fclose(f);
+	if (knit_context_create(NULL, &ctx) != KNIT_OK) {
+		free(data);
+		return cli_fail("out of memory");
+	}
+	a = &ctx->a;
+	int code = cli_file_open(a, path, &file);
+	if (code == CLI_OK) {
+		cli_file_write(&file, data, bytes);
+		code = cli_file_close(&file, KNIT_OK);
+	}
+	free(data);
+	knit_context_destroy(ctx);
+	return code;
+}
+
+static void describe(bench *b) {
+	const bench_options *const o = b->o;
+
+	b->run.threads = o->common.threads ? o->common.threads : bench_cores();
+	b->run.batch = o->batch;
+	snprintf(b->run.kv, sizeof b->run.kv, "%s", knit_dtype_name(o->common.kv.k ? o->common.kv.k : KNIT_F16));
+	snprintf(b->run.flags, sizeof b->run.flags, "%s", o->flags);
+	bench_machine(&b->run);
+}
+
+int bench_all(const bench_options *o) {
+	bench here = {.o = o}, *const b = &here;
+
+	describe(b);
+	int code = find_model(b);
+	b->run.clock_before = bench_clock_loop();
+	if (code == CLI_OK)
+		code = open_subjects(b);
+	if (code == CLI_OK && !o->no_peaks)
+		bench_measure_peaks(b->run.threads, &b->run.peaks);
+	if (code == CLI_OK)
+		code = measure(b);
+	b->run.clock_after = bench_clock_loop();
+	if ((code == CLI_OK || code == CLI_INTERRUPTED) && b->run.row_count) {
+		const int printed = bench_write(o->output, print, b);
+		code = code == CLI_OK ? printed : code;
+	}
+	for (size_t i = 0; i < b->subject_count; ++i)
+		b->subjects[i]->kind->close(b->subjects[i]);
+	bench_reference_free(b->reference);
+	if (b->temporary)
+		unlink(b->path);
+	free(b->run.rows);
+	return code;
+}

@@ -1,0 +1,264 @@
+/* Reads bench runs back and says which tests changed: only where the intervals of the medians part. */
+#include "compare.h"
+
+#include <cjson/cJSON.h>
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const cJSON *o, const char *name) {
+	const cJSON *const item = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	return cJSON_IsString(item) ? item->valuestring : NULL;
+}
+
+static bool number_of(const cJSON *o, const char *name, double *out) {
+	const cJSON *const item = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	*out = cJSON_IsNumber(item) ? item->valuedouble : 0;
+	return cJSON_IsNumber(item);
+}
+
+/* What makes two rows the same test: not the folder that the model was in, nor the device's driver. */
+static bool read_key(const cJSON *o, bench_result *r, const char **wrong) {
+	static const char *const texts[] = {"model", "subject", "kv", "test"};
+	static const char *const numbers[] = {"prompt", "made", "depth", "threads", "batch"};
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; ++i) {
+		const char *const text = text_of(o, texts[i]);
+		*wrong = texts[i];
+		if (!text)
+			return false;
+		const char *const slash = i == 0 ? strrchr(text, '/') : NULL;
+		used += (size_t)snprintf(r->key + used, sizeof r->key - used, "%.400s|", slash ? slash + 1 : text);
+		if (used >= sizeof r->key)
+			return false;
+	}
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i) {
+		double v;
+		*wrong = numbers[i];
+		if (!number_of(o, numbers[i], &v) || !(v >= 0) || v > 1e15)
+			return false;
+		used += (size_t)snprintf(r->key + used, sizeof r->key - used, "%.0f|", v);
+		if (used >= sizeof r->key)
+			return false;
+		r->tokens += i < 2 ? v : 0;
+	}
+	*wrong = "prompt or made";
+	return r->tokens > 0;
+}
+
+static bool read_row(const cJSON *o, bench_result *r, const char **wrong) {
+	const cJSON *const seconds = cJSON_GetObjectItemCaseSensitive(o, "seconds"), *item;
+	const cJSON *const check = cJSON_GetObjectItemCaseSensitive(o, "check");
+
+	*r = (bench_result){0};
+	if (!read_key(o, r, wrong))
+		return false;
+	snprintf(r->test, sizeof r->test, "%s", text_of(o, "test"));
+	snprintf(r->subject, sizeof r->subject, "%s", text_of(o, "subject"));
+	snprintf(r->machine, sizeof r->machine, "%s", text_of(o, "machine") ? text_of(o, "machine") : "");
+	snprintf(r->commit, sizeof r->commit, "%s", text_of(o, "commit") ? text_of(o, "commit") : "");
+	(void)number_of(o, "clock_loop_after_s", &r->clock);
+	r->wrong = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "wrong"));
+	if (!number_of(check, "nmse", &r->nmse) && r->wrong)
+		r->nmse = NAN;
+	*wrong = "seconds";
+	if (!cJSON_IsArray(seconds))
+		return false;
+	cJSON_ArrayForEach(item, seconds) {
+		if (!cJSON_IsNumber(item) || !(item->valuedouble > 0) || r->count == BENCH_MAX_SAMPLES)
+			return false;
+		r->seconds[r->count++] = item->valuedouble;
+	}
+	return true;
+}
+
+static knit_status add_row(bench_results *out, const bench_result *r, const char *name, size_t line, knit_diag *diag) {
+	for (size_t i = 0; i < out->count; ++i)
+		if (strcmp(out->rows[i].key, r->key) == 0)
+			return knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: %s of %s is there twice", name, line, r->test, r->subject);
+	if (out->count == out->cap) {
+		const size_t cap = out->cap ? out->cap * 2 : 16;
+		bench_result *const larger = realloc(out->rows, cap * sizeof *larger);
+		if (!larger)
+			return knit__fail_memory(diag, "the results", cap * sizeof *larger);
+		out->rows = larger;
+		out->cap = cap;
+	}
+	out->rows[out->count++] = *r;
+	return KNIT_OK;
+}
+
+static knit_status read_line(const char *name, size_t line, const char *text, size_t bytes, bench_results *out, knit_diag *diag) {
+	cJSON *const o = cJSON_ParseWithLength(text, bytes);
+	const char *const schema = text_of(o, "schema"), *wrong = NULL;
+	knit_status status = KNIT_OK;
+	bench_result r;
+
+	if (!cJSON_IsObject(o))
+		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: no JSON object: needs what knit bench --json writes", name, line);
+	else if (!schema || strcmp(schema, "knit.bench/1") != 0)
+		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: schema is %.40s, needs knit.bench/1", name, line,
+		                    schema ? schema : "not there");
+	else if (!read_row(o, &r, &wrong))
+		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: \"%s\" is not there or out of range", name, line, wrong);
+	else
+		status = add_row(out, &r, name, line, diag);
+	cJSON_Delete(o);
+	return status;
+}
+
+knit_status bench_results_read(const char *name, const char *text, size_t bytes, bench_results *out, knit_diag *diag) {
+	knit_status status = KNIT_OK;
+	size_t line = 0;
+
+	*out = (bench_results){0};
+	for (size_t at = 0; at < bytes && status == KNIT_OK;) {
+		const char *const end = memchr(text + at, '\n', bytes - at);
+		const size_t length = end ? (size_t)(end - text) - at : bytes - at;
+		++line;
+		if (length)
+			status = read_line(name, line, text + at, length, out, diag);
+		at += length + 1;
+	}
+	if (status == KNIT_OK && out->count == 0)
+		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s: no results in it", name);
+	if (status != KNIT_OK)
+		bench_results_clear(out);
+	return status;
+}
+
+void bench_results_clear(bench_results *r) {
+	free(r->rows);
+	*r = (bench_results){0};
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+static const bench_result *find(const bench_results *in, const char *key) {
+	for (size_t i = 0; i < in->count; ++i)
+		if (strcmp(in->rows[i].key, key) == 0)
+			return &in->rows[i];
+	return NULL;
+}
+
+static void rates_of(const bench_result *r, double *out) {
+	for (size_t i = 0; i < r->count; ++i)
+		out[i] = r->tokens / r->seconds[i];
+}
+
+static void compare_rows(const bench_result *old, const bench_result *new, bench_change *out) {
+	double old_rates[BENCH_MAX_SAMPLES], new_rates[BENCH_MAX_SAMPLES];
+
+	*out = (bench_change){.old = old, .new = new};
+	rates_of(old, old_rates);
+	rates_of(new, new_rates);
+	bench_stats_of(old_rates, old->count, 1, &out->old_rate);
+	bench_stats_of(new_rates, new->count, 1, &out->new_rate);
+	bench_ratio_of(new_rates, new->count, old_rates, old->count, 1, &out->ratio);
+	if (new->wrong)
+		out->verdict = BENCH_WRONG;
+	else if (old->count < BENCH_ENOUGH_RUNS || new->count < BENCH_ENOUGH_RUNS)
+		out->verdict = BENCH_TOO_FEW;
+	else if (out->new_rate.lo > out->old_rate.hi)
+		out->verdict = BENCH_FASTER;
+	else if (out->new_rate.hi < out->old_rate.lo)
+		out->verdict = BENCH_SLOWER;
+}
+
+size_t bench_compare(const bench_results *old, const bench_results *new, bench_change *out) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < new->count; ++i) {
+		const bench_result *const before = find(old, new->rows[i].key);
+		if (before)
+			compare_rows(before, &new->rows[i], &out[n++]);
+		else
+			out[n++] = (bench_change){.new = &new->rows[i], .verdict = new->rows[i].wrong ? BENCH_WRONG : BENCH_ADDED};
+	}
+	for (size_t i = 0; i < old->count; ++i)
+		if (!find(new, old->rows[i].key))
+			out[n++] = (bench_change){.old = &old->rows[i], .verdict = BENCH_GONE};
+	return n;
+}
+
+bool bench_change_fails(const bench_change *c, double limit) {
+	if (c->verdict == BENCH_WRONG || c->verdict == BENCH_GONE)
+		return true;
+	return c->verdict == BENCH_SLOWER && c->ratio.median < 1 - limit;
+}
+
+/* ---- printing ---------------------------------------------------------------------------------------------------- */
+
+static const char *say(const bench_change *c, char out[64]) {
+	static const char *const plain[] = {[BENCH_SAME] = "no difference", [BENCH_TOO_FEW] = "too few runs to tell",
+	                                    [BENCH_GONE] = "gone", [BENCH_ADDED] = "added"};
+
+	if (c->verdict == BENCH_FASTER || c->verdict == BENCH_SLOWER)
+		snprintf(out, 64, "%s by %.1f %%", c->verdict == BENCH_FASTER ? "faster" : "SLOWER", fabs(c->ratio.median - 1) * 100);
+	else if (c->verdict == BENCH_WRONG)
+		snprintf(out, 64, "WRONG: NMSE %.1e", c->new->nmse);
+	else
+		snprintf(out, 64, "%s", plain[c->verdict]);
+	return out;
+}
+
+static void print_rate(FILE *f, const bench_stats *s) {
+	char text[64] = "-";
+
+	if (s->count)
+		snprintf(text, sizeof text, "%.2f (%.2f-%.2f)", s->median, s->lo, s->hi);
+	fprintf(f, "  %28s", text);
+}
+
+static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
+	for (size_t i = 0; i < count; ++i) {
+		const bench_result *const a = changes[i].old, *const b = changes[i].new;
+		if (!a || !b)
+			continue;
+		if (strcmp(a->machine, b->machine) != 0)
+			fprintf(f, "warning: other machines: %s; %s\n", a->machine, b->machine);
+		if (a->clock > 0 && b->clock > 0 && fabs(b->clock / a->clock - 1) > 0.05)
+			fprintf(f, "warning: a fixed loop took %.0f %% %s in the new run: the clock, not the program, may have changed\n",
+			        fabs(b->clock / a->clock - 1) * 100, b->clock > a->clock ? "longer" : "less");
+		return; /* they are of the run, the same in each row */
+	}
+}
+
+void bench_print_changes(FILE *f, const bench_change *changes, size_t count, double limit) {
+	size_t tally[BENCH_ADDED + 1] = {0}, failed = 0;
+
+	print_doubts(f, changes, count);
+	fprintf(f, "%-22s %-20s  %28s  %28s  %22s  %s\n", "test", "subject", "old tokens/s (95 %)", "new tokens/s (95 %)",
+	        "new / old (95 %)", "verdict");
+	for (size_t i = 0; i < count; ++i) {
+		const bench_change *const c = &changes[i];
+		const bench_result *const r = c->new ? c->new : c->old;
+		char ratio[64] = "-", verdict[64];
+		if (c->ratio.count)
+			snprintf(ratio, sizeof ratio, "%.3f (%.3f-%.3f)", c->ratio.median, c->ratio.lo, c->ratio.hi);
+		fprintf(f, "%-22s %-20s", r->test, r->subject);
+		print_rate(f, &c->old_rate);
+		print_rate(f, &c->new_rate);
+		const bool fails = limit >= 0 && bench_change_fails(c, limit);
+		fprintf(f, "  %22s  %s%s\n", ratio, say(c, verdict), fails ? "  FAILS" : "");
+		++tally[c->verdict];
+		failed += fails;
+	}
+	fprintf(f, "%zu faster, %zu slower, %zu without a difference", tally[BENCH_FASTER], tally[BENCH_SLOWER], tally[BENCH_SAME]);
+	if (tally[BENCH_TOO_FEW])
+		fprintf(f, ", %zu with fewer than %d runs", tally[BENCH_TOO_FEW], BENCH_ENOUGH_RUNS);
+	if (tally[BENCH_WRONG])
+		fprintf(f, ", %zu wrong", tally[BENCH_WRONG]);
+	if (tally[BENCH_GONE] + tally[BENCH_ADDED])
+		fprintf(f, ", %zu gone, %zu added", tally[BENCH_GONE], tally[BENCH_ADDED]);
+	if (limit >= 0)
+		fprintf(f, "; %zu fail (slower by more than %.4g %%, wrong or gone)", failed, limit * 100);
+	fputc('\n', f);
+}

@@ -1,0 +1,144 @@
+/* A bench run as JSON lines, schema "knit.bench/1": bench/README.md says what each member is. */
+#include "rows.h"
+
+#include <cjson/cJSON.h>
+
+#include <math.h>
+
+static void put(cJSON *o, const char *name, double v) {
+	if (isfinite(v))
+		cJSON_AddNumberToObject(o, name, v);
+	else
+		cJSON_AddNullToObject(o, name);
+}
+
+static cJSON *json_stats(const bench_stats *s) {
+	cJSON *const o = cJSON_CreateObject();
+
+	put(o, "median", s->median);
+	put(o, "lo", s->lo);
+	put(o, "hi", s->hi);
+	put(o, "mad", s->mad);
+	put(o, "outliers", (double)s->outliers);
+	return o;
+}
+
+static void add_run(cJSON *o, const bench_run *run) {
+	cJSON_AddStringToObject(o, "schema", "knit.bench/1");
+	cJSON_AddStringToObject(o, "date", run->date);
+	cJSON_AddStringToObject(o, "commit", run->commit);
+	cJSON_AddStringToObject(o, "machine", run->machine);
+	cJSON_AddStringToObject(o, "system", run->system);
+	cJSON_AddStringToObject(o, "flags", run->flags);
+	put(o, "threads", run->threads);
+	cJSON_AddStringToObject(o, "model", run->model);
+	put(o, "file_bytes", (double)run->file_bytes);
+	put(o, "seed", (double)run->seed);
+	cJSON_AddStringToObject(o, "kv", run->kv);
+	put(o, "batch", (double)run->batch);
+	put(o, "others_share", run->busy);
+	put(o, "clock_loop_before_s", run->clock_before);
+	put(o, "clock_loop_after_s", run->clock_after);
+}
+
+static cJSON *json_memory(const knit_memory *m) {
+	cJSON *const o = cJSON_CreateObject();
+
+	put(o, "weight_bytes", (double)m->weight_bytes);
+	put(o, "weight_bytes_by_use", (double)m->weight_bytes_by_use);
+	put(o, "packed_bytes", (double)m->packed_bytes);
+	put(o, "adapter_bytes", (double)m->adapter_bytes);
+	put(o, "state_bytes", (double)m->state_bytes);
+	put(o, "arena_bytes", (double)m->arena_bytes);
+	put(o, "io_bytes", (double)m->io_bytes);
+	return o;
+}
+
+static void add_subject(cJSON *o, const bench_subject *s) {
+	cJSON_AddStringToObject(o, "subject", s->name);
+	cJSON_AddStringToObject(o, "version", s->version);
+	cJSON_AddStringToObject(o, "device", s->device);
+	cJSON_AddStringToObject(o, "driver", s->driver);
+	if (s->load_seconds > 0)
+		put(o, "load_s", s->load_seconds);
+	if (s->first_cold > 0) {
+		put(o, "first_token_cold_s", s->load_seconds + s->first_cold);
+		put(o, "first_token_warm_s", s->first_warm);
+	}
+	if (s->memory.weight_bytes)
+		cJSON_AddItemToObject(o, "memory", json_memory(&s->memory));
+	if (s->check.rows) {
+		cJSON *const check = cJSON_AddObjectToObject(o, "check");
+		put(check, "nmse", s->check.nmse);
+		put(check, "top1", s->check.top1);
+		put(check, "rows", (double)s->check.rows);
+		cJSON_AddStringToObject(check, "reference", s->check.reference);
+		cJSON_AddBoolToObject(check, "wrong", bench_is_wrong(s));
+	}
+}
+
+static void add_peaks(cJSON *o, const bench_run *run, const bench_row *r) {
+	const bench_peaks *const p = &run->peaks;
+	cJSON *const peaks = cJSON_AddObjectToObject(o, "peaks"), *const caches = cJSON_CreateArray();
+
+	put(peaks, "read_gb_per_s", bench_read_peak(run, r->subject));
+	put(peaks, "compute_gflop_per_s", bench_compute_peak(run, r));
+	put(peaks, "host_read_gb_per_s", p->read_gbps);
+	put(peaks, "host_copy_gb_per_s", p->copy_gbps);
+	for (int i = 0; i < 3; ++i) {
+		cJSON *const c = cJSON_CreateObject();
+		put(c, "bytes", (double)p->cache_bytes[i]);
+		put(c, "read_gb_per_s", p->cache_read_gbps[i]);
+		cJSON_AddItemToArray(caches, c);
+	}
+	cJSON_AddItemToObject(peaks, "host_caches", caches);
+	put(peaks, "host_f32_gflop_per_s", p->f32_gflops);
+	put(peaks, "host_int8_gop_per_s", p->int8_gops);
+	put(peaks, "submit_s", r->subject->submit_seconds);
+	put(peaks, "step_s", r->subject->step_seconds);
+}
+
+static cJSON *json_row(const bench_run *run, const bench_row *r) {
+	cJSON *const o = cJSON_CreateObject(), *const samples = cJSON_CreateArray(), *const cost = cJSON_CreateObject();
+	char name[48];
+
+	bench_test_name(&r->test, name);
+	add_run(o, run);
+	add_subject(o, r->subject);
+	cJSON_AddStringToObject(o, "test", name);
+	put(o, "prompt", (double)r->test.prompt);
+	put(o, "made", (double)r->test.made);
+	put(o, "depth", (double)r->test.depth);
+	put(o, "warm_up", (double)r->warm_up);
+	cJSON_AddBoolToObject(o, "steady", r->steady);
+	for (size_t i = 0; i < r->count; ++i)
+		cJSON_AddItemToArray(samples, cJSON_CreateNumber(r->seconds[i]));
+	cJSON_AddItemToObject(o, "seconds", samples);
+	cJSON_AddItemToObject(o, "tokens_per_s", json_stats(&r->rate));
+	if (r->ratio.count)
+		cJSON_AddItemToObject(o, "ratio_to_first", json_stats(&r->ratio));
+	put(cost, "flops", r->cost.flops);
+	put(cost, "weight_bytes", r->cost.weight_bytes);
+	put(cost, "weight_bytes_unique", r->cost.weight_bytes_unique);
+	put(cost, "state_bytes", r->cost.state_bytes);
+	put(cost, "all_bytes", r->cost.all_bytes);
+	put(cost, "steps", r->cost.steps);
+	cJSON_AddItemToObject(o, "per_token", cost);
+	put(o, "gb_per_s", bench_gbps(r));
+	put(o, "gflop_per_s", bench_gflops(r));
+	cJSON_AddStringToObject(o, "bound_by", bench_bound_by(run, r));
+	put(o, "of_peak", bench_of_peak(run, r));
+	add_peaks(o, run, r);
+	return o;
+}
+
+void bench_print_json(FILE *f, const bench_run *run) {
+	for (size_t i = 0; i < run->row_count; ++i) {
+		cJSON *const o = json_row(run, &run->rows[i]);
+		char *const text = o ? cJSON_PrintUnformatted(o) : NULL;
+		if (text)
+			fprintf(f, "%s\n", text);
+		cJSON_free(text);
+		cJSON_Delete(o);
+	}
+}
