@@ -50,7 +50,7 @@ typedef struct knit_step {
 } knit_step;
 
 /* Step `after` must not start before step `before` is done. Only the direct ones: the list is transitively reduced per
- * byte range (the last writer and the readers since). */
+ * byte range (the last writer and the readers since), in the order of `after`; `before` < `after`. */
 typedef enum knit_hazard_kind { KNIT_HAZARD_RAW = 1, KNIT_HAZARD_WAR, KNIT_HAZARD_WAW } knit_hazard_kind;
 typedef struct knit_hazard { uint32_t before, after; knit_hazard_kind kind; } knit_hazard;
 
