@@ -18,7 +18,8 @@ typedef struct bench_options {
 	size_t prompt_count, make_count, depth_count;
 	int64_t runs, batch;
 	double seconds;
-	bool no_peaks, no_check;
+	bool no_peaks, no_check, profile;
+	const char *trace, *html; /* files to write; NULL: none */
 	bench_format format;
 	char flags[400]; /* the arguments as they were given */
 } bench_options;

@@ -1,6 +1,7 @@
 /* Measures what `knit bench` was asked for: makes or finds the model, opens the subjects, lets them take turns. */
 #include "bench_cli.h"
 #include "peer.h"
+#include "profile.h"
 #include "random_model.h"
 
 #include <inttypes.h>
@@ -18,7 +19,11 @@ typedef struct bench {
 	bench_run run;
 	bench_subject *subjects[2 * BENCH_MAX_SUBJECTS];
 	size_t subject_count;
+	bench_knit_desc descs[BENCH_MAX_SUBJECTS]; /* of the first subjects, which are knit's */
+	size_t desc_count;
 	bench_reference *reference;
+	bench_profile *profiles; /* of all subjects */
+	size_t profile_count;
 	char path[4096];
 	bool temporary;
 } bench;
@@ -131,6 +136,7 @@ static int open_subjects(bench *b) {
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
 		bench_subject *const s = b->subjects[b->subject_count++];
+		b->descs[b->desc_count++] = desc;
 		snprintf(s->name, sizeof s->name, "knit %.50s", s->device);
 		status = look_at(b, &desc, s, &diag);
 		if (status != KNIT_OK)
@@ -263,6 +269,30 @@ static int measure(bench *b) {
 	return code;
 }
 
+/* Afterwards and one after the other, so that no two copies of the weights are there at once. */
+static int profile(bench *b) {
+	bench_test tests[MAX_TESTS];
+	const size_t count = list_tests(b->o, tests);
+	knit_diag diag = {0};
+
+	b->profiles = calloc(count * b->desc_count + 1, sizeof *b->profiles);
+	if (!b->profiles)
+		return cli_fail("out of memory");
+	for (size_t i = 0; i < b->desc_count; ++i)
+		bench_knit_let_go(b->subjects[i]);
+	for (size_t i = 0; i < b->desc_count && !cli_interrupted; ++i) {
+		bench_profile *made = NULL;
+		size_t made_count = 0;
+		const knit_status status = bench_profile_run(&b->descs[i], b->subjects[i], tests, count, &made, &made_count, &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		memcpy(b->profiles + b->profile_count, made, made_count * sizeof *made);
+		b->profile_count += made_count;
+		free(made);
+	}
+	return CLI_OK;
+}
+
 /* ---- output ------------------------------------------------------------------------------------------------------ */
 
 static void print(FILE *f, void *user) {
@@ -271,6 +301,18 @@ static void print(FILE *f, void *user) {
 	const bench *const b = user;
 
 	printers[b->o->format](f, &b->run);
+	for (size_t i = 0; b->o->profile && i < b->profile_count; ++i) {
+		if (b->o->format == BENCH_JSON)
+			bench_profile_json(f, &b->run, &b->profiles[i]);
+		else if (b->o->format != BENCH_CSV)
+			bench_profile_print(f, &b->run, &b->profiles[i], b->o->format == BENCH_MARKDOWN);
+	}
+}
+
+static void print_trace(FILE *f, void *user) {
+	const bench *const b = user;
+
+	bench_profile_trace(f, b->profiles, b->profile_count);
 }
 
 int bench_write(const char *path, void (*write)(FILE *f, void *user), void *user) {
@@ -327,13 +369,19 @@ int bench_all(const bench_options *o) {
 	if (code == CLI_OK)
 		code = measure(b);
 	b->run.clock_after = bench_clock_loop();
+	if (code == CLI_OK && (o->profile || o->trace || o->html))
+		code = profile(b);
 	if ((code == CLI_OK || code == CLI_INTERRUPTED) && b->run.row_count) {
 		const int printed = bench_write(o->output, print, b);
 		code = code == CLI_OK ? printed : code;
 	}
+	if (code == CLI_OK && o->trace)
+		code = bench_write(o->trace, print_trace, b);
 	for (size_t i = 0; i < b->subject_count; ++i)
 		b->subjects[i]->kind->close(b->subjects[i]);
 	bench_reference_free(b->reference);
+	bench_profiles_clear(b->profiles, b->profile_count);
+	free(b->profiles);
 	if (b->temporary)
 		unlink(b->path);
 	free(b->run.rows);

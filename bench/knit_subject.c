@@ -77,14 +77,23 @@ static knit_status run(bench_subject *subject, const bench_test *test, double *o
 	return status;
 }
 
+void bench_knit_let_go(bench_subject *subject) {
+	knit_subject *const s = (knit_subject *)subject;
+
+	knit__decoder_close(&s->decoder);
+	knit__model_unload(&s->model);
+	knit_context_destroy(s->ctx);
+	s->decoder = (knit__decoder){0};
+	s->model = (knit__model){0};
+	s->ctx = NULL;
+}
+
 static void subject_close(bench_subject *subject) {
 	knit_subject *const s = (knit_subject *)subject;
 
 	if (!s)
 		return;
-	knit__decoder_close(&s->decoder);
-	knit__model_unload(&s->model);
-	knit_context_destroy(s->ctx);
+	bench_knit_let_go(subject);
 	free(s->ids);
 	free(s->seq);
 	free(s->pos);
@@ -224,3 +233,9 @@ knit_status bench_knit_logits(bench_subject *subject, const int32_t *ids, size_t
 	s->held = 0; /* other tokens than the made-up ones are there now */
 	return status;
 }
+
+knit_status bench_knit_step(bench_subject *s, int64_t at, int64_t count, knit_diag *diag) {
+	return feed((knit_subject *)s, at, count, diag);
+}
+
+knit_status bench_knit_reach(bench_subject *s, int64_t depth, knit_diag *diag) { return reach((knit_subject *)s, depth, diag); }

@@ -67,6 +67,12 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 /* The program of a subject that bench_knit_open made; NULL for others. */
 const knit_program *bench_knit_program(const bench_subject *s);
 const knit_session *bench_knit_session(const bench_subject *s);
+/* One step of `count` made-up tokens (at most the batch) from position `at` on; those before must be there: see
+ * bench_knit_reach. */
+knit_status bench_knit_step(bench_subject *s, int64_t at, int64_t count, knit_diag *diag);
+knit_status bench_knit_reach(bench_subject *s, int64_t depth, knit_diag *diag);
+/* Gives back model and session; what is known of the subject stays. */
+void bench_knit_let_go(bench_subject *s);
 /* Fills in first_cold and first_warm; cold only as the first thing that is done with a subject. */
 knit_status bench_knit_first_token(bench_subject *s, knit_diag *diag);
 /* Logits after each of the prompt's tokens from number `from` on (0-based): the tokens up to `from` in one step, then one
