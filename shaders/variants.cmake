@@ -24,4 +24,7 @@ set(KNIT_SHADER_VARIANTS
 	"linear_tile_bf16 | linear_tile.comp | W_BF16 |"
 	"linear_tile_q8_0 | linear_tile.comp | W_Q8_0 |"
 	"linear_tile_q4_0 | linear_tile.comp | W_Q4_0 |"
+	"linear_quantise | linear_quantise.comp | |"
+	"linear_tile_dot_q8_0 | linear_tile_dot.comp | W_Q8_0 | dot"
+	"linear_tile_dot_q4_0 | linear_tile_dot.comp | W_Q4_0 | dot"
 )

@@ -8,11 +8,9 @@
 // DECLARE_WEIGHT(n, B) makes the buffer of weight n at binding B and
 //   float w_chunk<n>(uint row, uint chunk, uint k, out vec4 a, out vec4 b)
 // for the row that begins at unit `row` (elements; 16-bit words of block types): the elements are the result times a, b.
-// Elements at or past k are 0.
-
-#if defined(W_Q8_0) || defined(W_Q4_0)
-#define W_BLOCK
-#endif
+// Elements at or past k are 0. Of block types also
+//   float w_block<n>(uint row, uint block, out uvec4 a, out uvec4 b)
+// for a whole block of 32 as 8-bit integers, in natural order: a the first 16 elements, b the others.
 
 #ifdef W_Q4_0
 uint chunk_a(uint chunk) { return (chunk >> 2) * 32 + (chunk & 3) * 4; }
@@ -89,12 +87,22 @@ vec4 bytes_to_floats(uint u) {
 		a = bytes_to_floats(w_pair##n(q)); \
 		b = bytes_to_floats(w_pair##n(q + 2)); \
 		return knit_f16(uint(w_words##n.v[block])); \
+	} \
+	float w_block##n(uint row, uint block, out uvec4 a, out uvec4 b) { \
+		const uint at = row + block * 17, q = at + 1; \
+		a = uvec4(w_pair##n(q), w_pair##n(q + 2), w_pair##n(q + 4), w_pair##n(q + 6)); \
+		b = uvec4(w_pair##n(q + 8), w_pair##n(q + 10), w_pair##n(q + 12), w_pair##n(q + 14)); \
+		return knit_f16(uint(w_words##n.v[at])); \
 	}
 
 #elif defined(W_Q4_0)
 
 vec4 nibbles_to_floats(uint u) { // the low nibble of each byte
 	return vec4(u & 15u, u >> 8 & 15u, u >> 16 & 15u, u >> 24 & 15u) - 8;
+}
+
+uvec4 nibbles_to_bytes(uvec4 u) { // likewise; 8 is taken from each byte, without a carry into the next
+	return (((u & 0x0f0f0f0fu) | 0x80808080u) - 0x08080808u) ^ 0x80808080u;
 }
 
 // A block is 9 words: the scale, 16 bytes of which low nibbles are elements 0 to 15, high ones 16 to 31.
@@ -106,6 +114,14 @@ vec4 nibbles_to_floats(uint u) { // the low nibble of each byte
 		a = nibbles_to_floats(u); \
 		b = nibbles_to_floats(u >> 4); \
 		return knit_f16(uint(w_words##n.v[block])); \
+	} \
+	uint w_pair##n(uint i) { return uint(w_words##n.v[i]) | uint(w_words##n.v[i + 1]) << 16; } \
+	float w_block##n(uint row, uint block, out uvec4 a, out uvec4 b) { \
+		const uint at = row + block * 9, q = at + 1; \
+		const uvec4 u = uvec4(w_pair##n(q), w_pair##n(q + 2), w_pair##n(q + 4), w_pair##n(q + 6)); \
+		a = nibbles_to_bytes(u); \
+		b = nibbles_to_bytes(u >> 4); \
+		return knit_f16(uint(w_words##n.v[at])); \
 	}
 
 #endif

@@ -130,6 +130,8 @@ static void add_loras(case_table *t) {
 	add_lora(t, KNIT_F16, FILL_UNIFORM, P(17, 33, 19, 5, BIAS | RESIDUAL));
 	add_lora(t, KNIT_BF16, FILL_UNIFORM, P(9, 172, 300, 16, RESIDUAL));
 	add_lora(t, KNIT_Q8_0, FILL_UNIFORM, P(512, 64, 48, 16, RESIDUAL));
+	add_lora(t, KNIT_Q4_0, FILL_UNIFORM, P(17, 96, 40, 4, BIAS | RESIDUAL));
+	add_lora(t, KNIT_F16, FILL_UNIFORM, P(70, 64, 40, 4, BIAS | RESIDUAL));
 	add_lora(t, KNIT_F32, FILL_UNIFORM, P(7, 40, 24, 4, RESIDUAL, KNIT_F32, 5));
 }
 
@@ -180,6 +182,8 @@ static void add_groups(case_table *t) {
 	}
 	add_group(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 19, 5, 3));
 	add_group(t, KNIT_Q4_0, FILL_UNIFORM, P(512, 64, 40, 4, 3));
+	add_group(t, KNIT_Q8_0, FILL_UNIFORM, P(17, 96, 40, 4, 2));
+	add_group(t, KNIT_F16, FILL_UNIFORM, P(70, 64, 40, 4, 3));
 }
 
 /* ---- glu --------------------------------------------------------------------------------------------------------- */
@@ -228,6 +232,8 @@ static void add_glus(case_table *t) {
 	}
 	add_glu(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 20, 5, 0));
 	add_glu(t, KNIT_Q8_0, FILL_UNIFORM, P(512, 64, 40, 4, 1));
+	add_glu(t, KNIT_Q4_0, FILL_UNIFORM, P(17, 96, 40, 4, 0));
+	add_glu(t, KNIT_F16, FILL_UNIFORM, P(70, 64, 40, 4, 1));
 }
 
 void cases_fused_linear(case_table *t) {

@@ -9,13 +9,21 @@ extern const knit_vk_kernel knit__vk_gather, knit__vk_map, knit__vk_add, knit__v
 	knit__vk_add_rms_norm;
 extern const knit_vk_kernel knit__vk_rope, knit__vk_append, knit__vk_kv_write, knit__vk_attention;
 extern const knit_vk_kernel knit__vk_linear_matvec_1, knit__vk_linear_matvec_4, knit__vk_linear_matvec_8,
-	knit__vk_linear_tile_128, knit__vk_linear_tile_64, knit__vk_linear_tile_32;
+	knit__vk_linear_tile_dot_128, knit__vk_linear_tile_128,
+	knit__vk_linear_tile_dot_64, knit__vk_linear_tile_64,
+	knit__vk_linear_tile_dot_32, knit__vk_linear_tile_32;
 extern const knit_vk_kernel knit__vk_linear_lora_matvec_1, knit__vk_linear_lora_matvec_4, knit__vk_linear_lora_matvec_8,
-	knit__vk_linear_lora_tile_128, knit__vk_linear_lora_tile_64, knit__vk_linear_lora_tile_32;
+	knit__vk_linear_lora_tile_dot_128, knit__vk_linear_lora_tile_128,
+	knit__vk_linear_lora_tile_dot_64, knit__vk_linear_lora_tile_64,
+	knit__vk_linear_lora_tile_dot_32, knit__vk_linear_lora_tile_32;
 extern const knit_vk_kernel knit__vk_linear_group_matvec_1, knit__vk_linear_group_matvec_4, knit__vk_linear_group_matvec_8,
-	knit__vk_linear_group_tile_128, knit__vk_linear_group_tile_64, knit__vk_linear_group_tile_32;
+	knit__vk_linear_group_tile_dot_128, knit__vk_linear_group_tile_128,
+	knit__vk_linear_group_tile_dot_64, knit__vk_linear_group_tile_64,
+	knit__vk_linear_group_tile_dot_32, knit__vk_linear_group_tile_32;
 extern const knit_vk_kernel knit__vk_glu_matvec_1, knit__vk_glu_matvec_4, knit__vk_glu_matvec_8,
-	knit__vk_glu_tile_128, knit__vk_glu_tile_64, knit__vk_glu_tile_32;
+	knit__vk_glu_tile_dot_128, knit__vk_glu_tile_128,
+	knit__vk_glu_tile_dot_64, knit__vk_glu_tile_64,
+	knit__vk_glu_tile_dot_32, knit__vk_glu_tile_32;
 extern const knit_vk_kernel knit__vk_lora_select;
 
 #endif

@@ -1,7 +1,7 @@
 /* Owns which dispatches linear, linear_lora, linear_group and glu are: first t = s A x of every LoRA, into scratch, then
  * w x with what follows it. Siblings of one weight type share a dispatch; weights too large for a binding are cut into
  * ranges of rows, a dispatch each. Where a step has few rows the matrix-vector shader does both, else the tiled one does
- * the second. References: ops/linear.c, ops/fused_linear.c. */
+ * the second; weights in blocks then meet x in 8-bit integers where the device multiplies those fast. References: ops/linear.c, ops/fused_linear.c. */
 #include "linear.h"
 
 #include "../../../graph/fused.h"
@@ -115,20 +115,35 @@ static bool accepts_rows(const knit_vk_caps *caps, const knit_node_view *node, u
 	return most_rows(node) <= rows && accepts(caps, node);
 }
 
-/* ---- scratch: per row of x the t of all LoRAs ---------------------------------------------------------------------- */
+/* ---- scratch: per row of x the t of all LoRAs, then x quantised ---------------------------------------------------- */
+
+/* Where x begins behind `ranks` elements. */
+static uint64_t quantised_at(uint64_t ranks) { return (ranks + 3) / 4 * 4; }
 
 static uint64_t rank_of(const knit_node_view *node, const part_operands *p) {
 	return there(node, p->a) ? (uint64_t)node->in[p->a].dims[node->in[p->a].rank - 2].v : 0;
 }
 
-static uint64_t scratch(const knit_vk_caps *caps, const knit_node_view *node) {
+static uint64_t scratch_words(const knit_node_view *node, bool dot) {
 	const operands o = operands_of(node->op, node->attr);
+	const knit_operand_view *const x = &node->in[0];
 	uint64_t ranks = 0, bytes;
 
-	(void)caps;
 	for (uint32_t i = 0; i < o.parts; ++i)
 		ranks += rank_of(node, &o.part[i]);
+	if (dot)
+		ranks = quantised_at(ranks) + knit__vk_quantised_words((uint64_t)x->dims[x->rank - 1].v);
 	return knit__mul_u64(most_rows(node), ranks * sizeof(float), &bytes) ? bytes : UINT64_MAX;
+}
+
+static uint64_t scratch(const knit_vk_caps *caps, const knit_node_view *node) {
+	(void)caps;
+	return scratch_words(node, false);
+}
+
+static uint64_t scratch_dot(const knit_vk_caps *caps, const knit_node_view *node) {
+	(void)caps;
+	return scratch_words(node, true);
 }
 
 /* ---- dispatches -------------------------------------------------------------------------------------------------- */
@@ -139,7 +154,7 @@ typedef struct forms { knit_vk_linear_form main, low; bool siblings; } forms;
 
 /* What a dispatch does: parts as bits. */
 typedef struct job {
-	bool low, whole;
+	bool quantise, low, whole;
 	uint32_t parts;
 	uint64_t first, count; /* rows of w, where that is not whole */
 } job;
@@ -234,6 +249,9 @@ static bool find_main(const knit_vk_caps *caps, const knit_vk_step *s, const ope
 /* Dispatch number `index`; false where there are no more. */
 static bool find_job(const knit_vk_caps *caps, const knit_vk_step *s, const operands *o, const forms *f, uint32_t index,
                      job *out) {
+	*out = (job){.quantise = true};
+	if (f->main.dot && index-- == 0)
+		return true;
 	for (uint32_t i = 0; i < o->parts; ++i) {
 		*out = (job){.low = true, .whole = true, .parts = together(s, o, f, true, i)};
 		if (out->parts && index-- == 0)
@@ -283,6 +301,12 @@ static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const 
 			l.slots = (uint32_t)a->dims[0];
 		l.low_row += rank_at(s, &o->part[i]);
 	}
+	if (f->main.dot) {
+		l.x_low_at = (uint32_t)quantised_at(l.low_row);
+		l.low_row = l.x_low_at + knit__vk_quantised_words(l.k);
+	}
+	if (f->main.dot && !j->low)
+		l.x.t = NULL;
 	if (j->low && l.slots)
 		l.form = knit__vk_matvec_form(1, false); /* a matrix per row */
 	for (uint32_t i = 0; i < o->parts; ++i) {
@@ -301,18 +325,20 @@ static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const 
 static uint32_t plan(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, const forms *f, knit_vk_dispatch *out,
                      uint32_t cap) {
 	const operands o = operands_of(op, s->attr);
-	bool after_low = false;
+	bool first_phase = false;
 	uint32_t count = 0;
 	job j;
 
 	for (; find_job(caps, s, &o, f, count, &j); ++count) {
-		if (out && count < cap) {
+		if (out && count < cap && j.quantise) {
+			knit__vk_quantise_dispatch(caps, operand_at(s, 0), &out[count]);
+		} else if (out && count < cap) {
 			knit_vk_linear l = linear_of(s, &o, f, &j);
 
-			l.waits = after_low && !j.low; /* the first of those that read t: the others come after it */
+			l.waits = first_phase && !j.low; /* the first of those that read the scratch: the others come after it */
 			knit__vk_linear_dispatch(caps, &l, &out[count]);
 		}
-		after_low = j.low;
+		first_phase = j.low || j.quantise;
 	}
 	return count;
 }
@@ -325,7 +351,10 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, c
 	if (!find_job(caps, s, &o, f, index, &j))
 		return;
 	const knit_vk_linear l = linear_of(s, &o, f, &j);
-	knit__vk_linear_fill(caps, &l, params, groups);
+	if (j.quantise)
+		knit__vk_quantise_fill(caps, &s->in[0], l.x_low_at, l.low_row, params, groups);
+	else
+		knit__vk_linear_fill(caps, &l, params, groups);
 }
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
@@ -335,17 +364,18 @@ static forms matvec_forms(uint32_t rows, bool glu) {
 }
 
 /* Tiles by how many rows there are; those of glu have sums for two weights. */
-static forms tile_forms(uint32_t rows, bool glu) {
+static forms tile_forms(uint32_t rows, bool glu, bool dot) {
 	const knit_vk_linear_form large = {.tile = true, .rows = 128, .columns = 64, .my_rows = 8, .my_columns = 4};
 	const knit_vk_linear_form middle = {.tile = true, .rows = 64, .columns = 64, .my_rows = 4, .my_columns = 4};
 	const knit_vk_linear_form half = {.tile = true, .rows = 64, .columns = 32, .my_rows = 4, .my_columns = 4};
 	const knit_vk_linear_form small = {.tile = true, .rows = 32, .columns = 32, .my_rows = 4, .my_columns = 4};
-	const knit_vk_linear_form form = rows <= 32 ? small : glu ? half : rows <= 64 ? middle : large;
+	knit_vk_linear_form form = rows <= 32 ? small : glu ? half : rows <= 64 ? middle : large;
 
+	form.dot = dot;
 	return (forms){form, knit__vk_matvec_form(8, false), false};
 }
 
-#define KERNEL(name_, OP, glu, SUFFIX, FORMS, ACCEPTS) \
+#define KERNEL(name_, OP, glu, SUFFIX, FORMS, ACCEPTS, SCRATCH, NEEDS) \
 	static bool accepts_##name_##SUFFIX(const knit_vk_caps *caps, const knit_node_view *node) { return ACCEPTS; } \
 	static uint32_t plan_##name_##SUFFIX(const knit_vk_caps *caps, const knit_vk_step *s, knit_vk_dispatch *out, \
 	                                     uint32_t cap) { \
@@ -359,16 +389,20 @@ static forms tile_forms(uint32_t rows, bool glu) {
 	} \
 	const knit_vk_kernel knit__vk_##name_##SUFFIX = {.name = #name_ #SUFFIX, \
 	                                                 .op = OP, \
+	                                                 .needs = NEEDS, \
 	                                                 .accepts = accepts_##name_##SUFFIX, \
-	                                                 .scratch = scratch, \
+	                                                 .scratch = SCRATCH, \
 	                                                 .plan = plan_##name_##SUFFIX, \
 	                                                 .fill = fill_##name_##SUFFIX};
 
 /* Fewest rows first: a row of the table is passed over where the bucket has more. */
 #define MATVEC(name_, OP, glu, ROWS) \
-	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(ROWS, glu), accepts_rows(caps, node, ROWS))
+	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(ROWS, glu), accepts_rows(caps, node, ROWS), scratch, 0)
 #define TILE(name_, OP, glu, ROWS, LEAST) \
-	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(ROWS, glu), accepts_tile(caps, node, tile_forms(ROWS, glu), LEAST))
+	KERNEL(name_, OP, glu, _tile_dot_##ROWS, tile_forms(ROWS, glu, true), \
+	       accepts_tile(caps, node, tile_forms(ROWS, glu, true), LEAST), scratch_dot, KNIT_VK_DOT) \
+	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(ROWS, glu, false), \
+	       accepts_tile(caps, node, tile_forms(ROWS, glu, false), LEAST), scratch, 0)
 #define KERNELS(name_, OP, glu) \
 	MATVEC(name_, OP, glu, 1) \
 	MATVEC(name_, OP, glu, 4) \
@@ -377,9 +411,18 @@ static forms tile_forms(uint32_t rows, bool glu) {
 	TILE(name_, OP, glu, 64, 33) \
 	TILE(name_, OP, glu, 32, 0)
 
+static bool all_blocks(const knit_node_view *node) {
+	const operands o = operands_of(node->op, node->attr);
+
+	for (uint32_t i = 0; i < o.parts; ++i)
+		if (!knit__vk_is_block(node->in[o.part[i].w].dtype))
+			return false;
+	return true;
+}
+
 static bool accepts_tile(const knit_vk_caps *caps, const knit_node_view *node, forms f, uint32_t least) {
 	return most_rows(node) >= least && knit__vk_linear_form_fits(caps, &f.main, node->op == KNIT_OP_GLU) &&
-	       accepts(caps, node);
+	       (!f.main.dot || all_blocks(node)) && accepts(caps, node);
 }
 
 KERNELS(linear, KNIT_OP_LINEAR, false)

@@ -13,6 +13,7 @@ _Static_assert(sizeof(knit_linear_params) <= KNIT_VK_PARAM_BYTES, "a linear's pa
 /* How a shader cuts its outputs. */
 typedef struct knit_vk_linear_form {
 	bool tile;                     /* linear_tile; else linear_matvec */
+	bool dot;                      /* linear_tile_dot: x is in the scratch, quantised, and weights are blocks */
 	uint32_t rows, columns;        /* of a group: rows of x, rows of w */
 	uint32_t my_rows, my_columns;  /* of an invocation of a tile */
 } knit_vk_linear_form;
@@ -46,7 +47,7 @@ typedef struct knit_vk_linear {
 	knit_vk_linear_operand x;             /* NULL: the scratch */
 	knit_vk_linear_operand bias, residual, adapters, seq;
 	uint64_t rows, k;
-	uint32_t low_row;                     /* elements of a row of the scratch */
+	uint32_t low_row, x_low_at;           /* elements of a row of the scratch; where x begins in it, if x is there */
 	uint32_t slots;                       /* 0: no adapters to choose from */
 } knit_vk_linear;
 
@@ -54,6 +55,16 @@ typedef struct knit_vk_linear {
 uint64_t knit__vk_linear_range(const knit_vk_caps *caps, knit_dtype w, int64_t row_elements);
 void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l, knit_vk_dispatch *out);
 void knit__vk_linear_fill(const knit_vk_caps *caps, const knit_vk_linear *l, knit_linear_params *p, uint32_t groups[3]);
+
+/* Rows of x to 8-bit integers in the scratch: words of a row (q, then scales, up to a multiple of four), the dispatch. */
+uint32_t knit__vk_quantised_words(uint64_t k);
+void knit__vk_quantise_dispatch(const knit_vk_caps *caps, knit_vk_linear_operand x, knit_vk_dispatch *out);
+void knit__vk_quantise_fill(const knit_vk_caps *caps, const knit_vk_tensor *x, uint32_t at, uint32_t row, void *params,
+                            uint32_t groups[3]);
+
+/* Where row r of an activation of up to four dims lies: params/linear.h. */
+typedef struct knit_vk_rows_at { uint32_t at, d1, d2, s0, s1, s2; } knit_vk_rows_at;
+knit_vk_rows_at knit__vk_rows_at(const knit_vk_tensor *t);
 
 /* In accepts(): offset and strides, but for the innermost, are numbers or, whatever the symbols are, multiples of four
  * elements, so that 16 bytes at a time can be decided on once. */

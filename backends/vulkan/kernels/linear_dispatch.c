@@ -1,5 +1,5 @@
 /* Owns how one dispatch of the linears' shaders is asked for and its parameters filled. Knows no op. Shaders:
- * linear_matvec.comp, linear_tile.comp. */
+ * linear_matvec.comp, linear_tile.comp, linear_tile_dot.comp. */
 #include "linear.h"
 
 #define MATVEC_WIDTH 64
@@ -22,7 +22,7 @@ static uint32_t width_of(const knit_vk_caps *caps, const knit_vk_linear_form *fo
 
 bool knit__vk_linear_form_fits(const knit_vk_caps *caps, const knit_vk_linear_form *form, bool glu) {
 	const uint32_t sums = form->rows * form->columns * (glu ? 2 : 1) * 4;
-	const uint32_t slabs = (form->rows + form->columns) * 9 * 16; /* as in the shader */
+	const uint32_t slabs = (form->rows + form->columns) * (form->dot ? 3 : 9) * 16; /* as in the shaders */
 
 	if (!form->tile)
 		return true;
@@ -77,7 +77,11 @@ static bool is_wide(const knit_vk_linear *l) {
 
 /* ---- dispatch ---------------------------------------------------------------------------------------------------- */
 
-static const char *shader_of(bool tile, knit_dtype w) {
+static const char *shader_of(const knit_vk_linear_form *f, knit_dtype w) {
+	const bool tile = f->tile;
+
+	if (f->dot)
+		return w == KNIT_Q8_0 ? "linear_tile_dot_q8_0" : "linear_tile_dot_q4_0";
 	switch (w) {
 	case KNIT_F16: return tile ? "linear_tile_f16" : "linear_matvec_f16";
 	case KNIT_BF16: return tile ? "linear_tile_bf16" : "linear_matvec_bf16";
@@ -110,7 +114,7 @@ void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l,
 	const knit_vk_linear_form *const f = &l->form;
 
 	*out = (knit_vk_dispatch){
-		.shader = shader_of(f->tile, l->weight[0].w.t->dtype),
+		.shader = shader_of(f, l->weight[0].w.t->dtype),
 		.spec = {width_of(caps, f), f->rows, f->columns, is_wide(l), l->glu || l->weights == 1 ? 1 : KNIT_LINEAR_PARTS,
 	             l->glu, f->my_rows, f->my_columns},
 		.spec_count = f->tile ? 8 : 6,
@@ -136,11 +140,9 @@ void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l,
 
 /* ---- parameters -------------------------------------------------------------------------------------------------- */
 
-typedef struct rows_at { uint32_t at, d1, d2, s0, s1, s2; } rows_at;
-
-static rows_at rows_of(const knit_vk_tensor *t) {
+knit_vk_rows_at knit__vk_rows_at(const knit_vk_tensor *t) {
 	const int outer = t->rank - 1;
-	rows_at r = {.at = (uint32_t)t->offset, .d1 = 1, .d2 = 1};
+	knit_vk_rows_at r = {.at = (uint32_t)t->offset, .d1 = 1, .d2 = 1};
 
 	if (outer > 0 && t->dims[outer - 1] > 0)
 		r.d2 = (uint32_t)t->dims[outer - 1];
@@ -174,15 +176,14 @@ static void fill_part(const knit_vk_linear *l, const knit_vk_linear_weight *w, k
 }
 
 void knit__vk_linear_fill(const knit_vk_caps *caps, const knit_vk_linear *l, knit_linear_params *p, uint32_t groups[3]) {
-	const rows_at x = l->x.t ? rows_of(l->x.t) : (rows_at){0, 1, 1, 0, l->low_row, 0};
+	const knit_vk_rows_at in_scratch = {.at = l->x_low_at, .d1 = 1, .d2 = UINT32_MAX, .s2 = l->low_row};
+	const knit_vk_rows_at x = l->x.t ? knit__vk_rows_at(l->x.t) : in_scratch;
 	const uint64_t row_blocks = knit__vk_ceil_div(l->rows, l->form.rows);
 	uint64_t count = 0;
 
 	*p = (knit_linear_params){.x_at = x.at, .x_d1 = x.d1, .x_d2 = x.d2, .x_s0 = x.s0, .x_s1 = x.s1, .x_s2 = x.s2,
 	                          .row_blocks = (uint32_t)row_blocks, .rows = (uint32_t)l->rows, .k = (uint32_t)l->k,
 	                          .low_row = l->low_row, .act = l->act, .slots = l->slots};
-	if (!l->x.t) /* row by row */
-		p->x_s1 = 0, p->x_d2 = UINT32_MAX, p->x_s2 = l->low_row;
 	for (uint32_t i = 0; i < KNIT_LINEAR_PARTS; ++i)
 		p->part[i].first_group = UINT32_MAX;
 	for (uint32_t i = 0; i < l->weights; ++i) {
@@ -196,7 +197,7 @@ void knit__vk_linear_fill(const knit_vk_caps *caps, const knit_vk_linear *l, kni
 		p->bias_at = (uint32_t)((uint64_t)l->bias.t->offset + l->weight[0].first);
 	}
 	if (l->residual.t) {
-		const rows_at r = rows_of(l->residual.t);
+		const knit_vk_rows_at r = knit__vk_rows_at(l->residual.t);
 
 		p->has_residual = 1;
 		p->residual_at = r.at + (uint32_t)l->weight[0].first;
