@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 4
+#define KNIT_BACKEND_ABI 5
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -64,6 +64,9 @@ typedef struct knit_backend {
 
 	/* The rest may be NULL. */
 
+	/* Sees all schedules of a program, one per bucket, before any plan of them is made, and may write what it decides into
+	 * their steps' kernels. */
+	knit_status (*settle)(knit_device *dev, knit_schedule *const *s, uint32_t count, knit_diag *diag);
 	/* Bytes of the memory that buffers come from: what may still be taken, and all there are. */
 	void (*room)(knit_device *dev, uint64_t *free_bytes, uint64_t *total_bytes);
 	/* Whether the device is gone for good: everything on it gives DEVICE, and opening it anew may help. */

@@ -157,6 +157,9 @@ static void log_progress(knit_program *p, uint64_t before, uint64_t done) {
 		          (unsigned long long)((p->memory.weight_bytes + p->memory.adapter_bytes) >> 20));
 }
 
+/* Where buffers are host memory, a split with the CPU brings no room. */
+static bool unified(const knit_opened *o) { return o->backend->caps(o->dev)->unified_memory; }
+
 static knit_status weights_make(knit_program *p, knit_diag *d) {
 	const knit_schedule *const s = p->buckets[0].schedule;
 	uint64_t copied = 0;
@@ -175,8 +178,9 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 		knit_diag why = {0};
 		const knit_status status = knit__weight_acquire_buffer(p->device, b, &p->weights[i], &why);
 		if (status == KNIT_ERR_MEMORY)
-			return knit__fail(d, status, 0, "%.170s; all weights are %llu bytes", why.text,
-			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes));
+			return knit__fail(d, status, 0, "%.150s; all weights are %llu bytes%s", why.text,
+			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes),
+			                  unified(p->device) ? "" : "; device \"vulkan+cpu\" splits them");
 		if (status != KNIT_OK)
 			return knit__fail(d, status, why.node, "%s", why.text);
 		if (p->weights[i]->copied) {
@@ -229,6 +233,18 @@ static bool writes_state(const knit_graph *g) {
 	return false;
 }
 
+/* For a device that chooses with all buckets in view. */
+static knit_status settle(knit_program *p, knit_diag *d) {
+	const knit_opened *const o = p->device;
+	knit_schedule *s[KNIT_MAX_BUCKETS];
+
+	if (!o->backend->settle)
+		return KNIT_OK;
+	for (uint32_t i = 0; i < p->bucket_count; ++i)
+		s[i] = p->buckets[i].schedule;
+	return o->backend->settle(o->dev, s, p->bucket_count, d);
+}
+
 static knit_status program_build(knit_program *p, const knit_graph *g, const knit_compile_desc *desc, knit_diag *d) {
 	knit_status status = knit__graph_clone(g, &p->graph, d);
 
@@ -240,6 +256,8 @@ static knit_status program_build(knit_program *p, const knit_graph *g, const kni
 		status = knit__passes_run(p->graph, &p->device->target, desc->disable_passes, d);
 	if (status == KNIT_OK)
 		status = schedules_make(p, d);
+	if (status == KNIT_OK)
+		status = settle(p, d);
 	if (status == KNIT_OK)
 		status = knit__program_measure(p, desc->memory_limit, d);
 	p->plan_only = desc->plan_only;
@@ -293,7 +311,7 @@ knit_status knit_compile(const knit_graph *g, const knit_compile_desc *desc, kni
 	/* The graph's own error first: it is what the caller must mend, whatever the device says. */
 	knit_status status = g->diag.status;
 	if (status == KNIT_OK)
-		status = knit__device_open(g->ctx, desc->device, &device, &d);
+		status = knit__device_open_within(g->ctx, desc->device, desc->device_memory, &device, &d);
 	else
 		d = g->diag;
 	if (status == KNIT_OK)

@@ -28,7 +28,11 @@ struct knit_opened {
 	knit_device *dev;
 	uint32_t index;
 	uint32_t users; /* programs; under the lock of the list */
-	char id[32];
+	/* Of a split: the second device, what was asked for the first, and what that came to. far is NULL for one device. */
+	const knit_backend *far;
+	uint32_t far_index;
+	uint64_t memory_asked, memory_budget;
+	char id[64];
 	knit_target target; /* device: this */
 	pthread_mutex_t lock; /* of the weights */
 	knit_weight_buffer **weights;
@@ -36,10 +40,12 @@ struct knit_opened {
 	knit_opened *next;
 };
 
-/* By id ("cpu", "cpu:0", "null"); NULL or "": the first available. Opened once per context and kept until the context
- * goes; a device that was lost is left to those who have it, and opened anew. NOT_FOUND with the ids there are; otherwise
- * what the backend says. */
+/* By id ("cpu", "cpu:0", "null", "vulkan+cpu"); NULL or "": the first available. Opened once per context and kept until the
+ * context goes; a device that was lost is left to those who have it, and opened anew. NOT_FOUND with the ids there are;
+ * otherwise what the backend says. */
 knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d);
+/* The same with knit_compile_desc.device_memory. */
+knit_status knit__device_open_within(knit_context *ctx, const char *id, uint64_t memory, knit_opened **out, knit_diag *d);
 /* A device of a table that is not in the registry (tests, and the way by which the above opens its own). */
 knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
                                       knit_opened **out, knit_diag *d);

@@ -74,30 +74,37 @@ knit_status knit__guard_handle_check(knit_device *dev, const handle *h, uint32_t
 
 static bool power_of_two(uint64_t n) { return n && (n & (n - 1)) == 0; }
 
-knit_status knit__guard_open(const knit_backend *inner, uint32_t index, const knit_context_desc *host,
+knit_status knit__guard_wrap(const knit_backend *inner, knit_device *inner_dev, const knit_context_desc *host,
                              knit_device **out, knit_diag *diag) {
+	const knit_caps *const caps = inner->caps(inner_dev);
+
 	*out = NULL;
+	if (!power_of_two(caps->buffer_align) || (caps->import_align && !power_of_two(caps->import_align)) ||
+	    caps->max_buffer == 0) {
+		inner->close(inner_dev);
+		return knit__fail(diag, KNIT_ERR_INTERNAL, 0, "guard: %s: caps are no powers of two", inner->name);
+	}
 	knit_device *const dev = knit__alloc_zero(&host->allocator, sizeof *dev);
-	if (!dev)
+	if (!dev) {
+		inner->close(inner_dev);
 		return knit__fail_memory(diag, "the guard", sizeof *dev);
+	}
 	dev->inner = inner;
+	dev->inner_dev = inner_dev;
 	dev->host = *host;
 	dev->live.next = dev->live.before = &dev->live;
-
-	knit_status status = inner->open(index, host, &dev->inner_dev, diag);
-	const knit_caps *const caps = status == KNIT_OK ? inner->caps(dev->inner_dev) : NULL;
-	if (caps && (!power_of_two(caps->buffer_align) || (caps->import_align && !power_of_two(caps->import_align)) ||
-	             caps->max_buffer == 0)) {
-		inner->close(dev->inner_dev);
-		status = knit__fail(diag, KNIT_ERR_INTERNAL, 0, "guard: %s: caps are no powers of two", inner->name);
-	}
-	if (status != KNIT_OK) {
-		knit__free(&host->allocator, dev, sizeof *dev);
-		return status;
-	}
 	pthread_mutex_init(&dev->lock, NULL);
 	*out = dev;
 	return KNIT_OK;
+}
+
+knit_status knit__guard_open(const knit_backend *inner, uint32_t index, const knit_context_desc *host,
+                             knit_device **out, knit_diag *diag) {
+	knit_device *inner_dev = NULL;
+
+	*out = NULL;
+	const knit_status status = inner->open(index, host, &inner_dev, diag);
+	return status == KNIT_OK ? knit__guard_wrap(inner, inner_dev, host, out, diag) : status;
 }
 
 static knit_status guard_enumerate(const knit_context_desc *host, knit_device_info *out, size_t cap, size_t *count) {
@@ -302,6 +309,12 @@ static void guard_room(knit_device *dev, uint64_t *free_bytes, uint64_t *total_b
 		dev->inner->room(dev->inner_dev, free_bytes, total_bytes);
 }
 
+static knit_status guard_settle(knit_device *dev, knit_schedule *const *s, uint32_t count, knit_diag *diag) {
+	if (!s || count == 0)
+		return report(dev, "settle: no schedules", count, 0);
+	return dev->inner->settle ? dev->inner->settle(dev->inner_dev, s, count, diag) : KNIT_OK;
+}
+
 static bool guard_lost(const knit_device *dev) { return dev->inner->lost && dev->inner->lost(dev->inner_dev); }
 
 static knit_status guard_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
@@ -343,6 +356,7 @@ const knit_backend knit__guard_backend = {
 	.plan_submit = knit__guard_plan_submit,
 	.plan_wait = knit__guard_plan_wait,
 	.plan_times = knit__guard_plan_times,
+	.settle = guard_settle,
 	.room = guard_room,
 	.lost = guard_lost,
 };

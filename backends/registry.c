@@ -3,6 +3,7 @@
 #include "device.h"
 #include "guard.h"
 #include "null/null.h"
+#include "split/split.h"
 #include "vulkan/vulkan.h"
 
 #include <stdio.h>
@@ -143,10 +144,51 @@ static bool guard_wanted(void) {
 #endif
 }
 
-static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint32_t index, knit_opened **out,
-                            knit_diag *d) {
+/* What a device of a context is known by. */
+typedef struct device_key {
+	const knit_backend *backend, *far; /* far NULL: one device */
+	uint32_t index, far_index;
+	uint64_t memory; /* of a split */
+} device_key;
+
+static void device_name(knit_context *ctx, const knit_backend *b, uint32_t index, char out[32]) {
 	knit_device_info infos[MAX_DEVICES] = {0};
 	size_t count = 0;
+
+	if (b->enumerate(&ctx->desc, infos, MAX_DEVICES, &count) == KNIT_OK && index < count && index < MAX_DEVICES)
+		memcpy(out, infos[index].id, sizeof infos[index].id);
+	else
+		snprintf(out, 32, "%s", b->name);
+}
+
+static knit_status open_split(knit_opened *o, const device_key *key, knit_diag *d) {
+	const knit_context_desc *const host = &o->ctx->desc;
+	const knit_split_desc desc = {.backend = {key->backend, key->far},
+	                              .index = {key->index, key->far_index},
+	                              .guarded = guard_wanted(),
+	                              .budget = key->memory};
+	knit_device *dev = NULL;
+
+	const knit_status status = knit__split_open(&desc, host, &dev, &o->memory_budget, d);
+	if (status != KNIT_OK)
+		return status;
+	o->dev = dev;
+	return guard_wanted() ? knit__guard_wrap(&knit__split_backend, dev, host, &o->dev, d) : KNIT_OK;
+}
+
+static knit_status open_device(knit_opened *o, const device_key *key, knit_diag *d) {
+	const knit_backend *const table = key->far ? &knit__split_backend : key->backend;
+	const knit_context_desc *const host = &o->ctx->desc;
+
+	o->backend = guard_wanted() ? &knit__guard_backend : table;
+	if (key->far)
+		return open_split(o, key, d);
+	return guard_wanted() ? knit__guard_open(key->backend, key->index, host, &o->dev, d)
+	                      : key->backend->open(key->index, host, &o->dev, d);
+}
+
+static knit_status open_new(knit_context *ctx, const device_key *key, knit_opened **out, knit_diag *d) {
+	const knit_backend *const backend = key->backend;
 
 	if (backend->abi != KNIT_BACKEND_ABI)
 		return knit__fail(d, KNIT_ERR_INTERNAL, 0, "backend %s was built for interface %u, this is %u", backend->name,
@@ -159,19 +201,22 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 		return knit__fail_memory(d, "a device", sizeof *o);
 	o->ctx = ctx;
 	o->identity = backend;
-	o->index = index;
-	o->backend = guard_wanted() ? &knit__guard_backend : backend;
+	o->index = key->index;
+	o->far = key->far;
+	o->far_index = key->far_index;
+	o->memory_asked = key->memory;
 
-	const knit_status status = guard_wanted() ? knit__guard_open(backend, index, &ctx->desc, &o->dev, d)
-	                                          : backend->open(index, &ctx->desc, &o->dev, d);
+	const knit_status status = open_device(o, key, d);
 	if (status != KNIT_OK) {
 		knit__free(&ctx->a, o, sizeof *o);
-		return knit__fail(d, status, 0, "device %s:%u did not open: %s", backend->name, index, knit_status_name(status));
+		return knit__fail(d, status, 0, "device %s:%u did not open: %s", backend->name, key->index,
+		                  knit_status_name(status));
 	}
-	if (backend->enumerate(&ctx->desc, infos, MAX_DEVICES, &count) == KNIT_OK && index < count && index < MAX_DEVICES)
-		memcpy(o->id, infos[index].id, sizeof o->id);
-	else
-		snprintf(o->id, sizeof o->id, "%s", backend->name);
+	char near_id[32], far_id[32] = "";
+	device_name(ctx, backend, key->index, near_id);
+	if (key->far)
+		device_name(ctx, key->far, key->far_index, far_id);
+	snprintf(o->id, sizeof o->id, "%s%s%s", near_id, key->far ? "+" : "", far_id);
 	const knit_caps *const caps = o->backend->caps(o->dev);
 	o->target = (knit_target){.device = o,
 	                          .select = target_select,
@@ -179,7 +224,7 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 	                          .buffer_align = caps->buffer_align,
 	                          .max_buffer = caps->max_buffer,
 	                          .max_binding_range = caps->max_binding_range};
-	if (backend->weight_layout) {
+	if (backend->weight_layout && !key->far) {
 		o->target.weight_layout = target_weight_layout;
 		o->target.packed_bytes = target_packed_bytes;
 	}
@@ -190,8 +235,12 @@ static knit_status open_new(knit_context *ctx, const knit_backend *backend, uint
 
 static bool is_lost(const knit_opened *o) { return o->backend->lost && o->backend->lost(o->dev); }
 
-knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
-                                      knit_opened **out, knit_diag *d) {
+static bool is_key(const knit_opened *o, const device_key *key) {
+	return o->identity == key->backend && o->index == key->index && o->far == key->far &&
+	       o->far_index == key->far_index && o->memory_asked == key->memory;
+}
+
+static knit_status open_key(knit_context *ctx, const device_key *key, knit_opened **out, knit_diag *d) {
 	*out = NULL;
 	shared *const s = shared_get(ctx);
 	if (!s)
@@ -200,10 +249,10 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	knit_status status = KNIT_OK;
 	pthread_mutex_lock(&s->lock);
 	knit_opened *o = s->first;
-	while (o && (o->identity != backend || o->index != index || is_lost(o)))
+	while (o && (!is_key(o, key) || is_lost(o)))
 		o = o->next;
 	if (!o) {
-		status = open_new(ctx, backend, index, &o, d);
+		status = open_new(ctx, key, &o, d);
 		if (status == KNIT_OK) {
 			o->next = s->first;
 			s->first = o;
@@ -212,6 +261,13 @@ knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *bac
 	pthread_mutex_unlock(&s->lock);
 	*out = o;
 	return status;
+}
+
+knit_status knit__device_open_backend(knit_context *ctx, const knit_backend *backend, uint32_t index,
+                                      knit_opened **out, knit_diag *d) {
+	const device_key key = {.backend = backend, .index = index};
+
+	return open_key(ctx, &key, out, d);
 }
 
 void knit__device_use(knit_opened *o) {
@@ -252,14 +308,14 @@ const char *knit__device_room_text(const knit_opened *o, char *out, size_t size)
 
 static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *d) {
 	knit_device_info infos[MAX_DEVICES];
-	char known[160] = "";
+	char known[144] = "";
 	size_t used = 0, n = 0;
 
 	if (knit_devices(ctx, infos, MAX_DEVICES, &n) == KNIT_OK) {
 		for (size_t i = 0; i < n && i < MAX_DEVICES && used < sizeof known; ++i)
 			used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", infos[i].id);
 	}
-	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device \"%.32s\": use one of %s", id, known);
+	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device \"%.32s\": use one of %s, or two joined by +", id, known);
 }
 
 /* Whether part occurs in name, in whatever case. */
@@ -321,25 +377,63 @@ static knit_status open_best(knit_context *ctx, knit_opened **out, knit_diag *d)
 	return knit__fail(d, KNIT_ERR_NOT_FOUND, 0, "no device is available");
 }
 
-knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d) {
+/* The device of an id; NOT_FOUND, without words, for none. */
+static knit_status id_find(knit_context *ctx, const char *id, const knit_backend **backend, uint32_t *index, knit_diag *d) {
 	const knit_backend *b;
-	uint32_t index;
 
-	*out = NULL;
-	if (!id || !*id) {
-		knit_diag why = {0};
-		const knit_status status = open_best(ctx, out, &why);
-		return status == KNIT_OK ? status : knit__fail(d, status, why.node, "%s", why.text);
-	}
 	for (size_t i = 0; (b = knit__backend_at(i)) != NULL; ++i) {
 		knit_device_info infos[MAX_DEVICES] = {0};
 		size_t n = 0;
-		if (!id_matches(ctx, b, id, &index) || b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK || index >= n)
+		if (!id_matches(ctx, b, id, index) || b->enumerate(&ctx->desc, infos, MAX_DEVICES, &n) != KNIT_OK || *index >= n)
 			continue;
-		if (index < MAX_DEVICES && !infos[index].available)
-			return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %s is not available: %.180s", infos[index].id,
-			                  infos[index].detail);
-		return knit__device_open_backend(ctx, b, index, out, d);
+		*backend = b;
+		if (*index < MAX_DEVICES && !infos[*index].available)
+			return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %s is not available: %.180s", infos[*index].id,
+			                  infos[*index].detail);
+		return KNIT_OK;
 	}
-	return fail_not_found(ctx, id, d);
+	return KNIT_ERR_NOT_FOUND;
+}
+
+/* "vulkan+cpu": the ids of two devices. NOT_FOUND, without words, for anything else. */
+static knit_status split_find(knit_context *ctx, const char *id, device_key *key, knit_diag *d) {
+	const char *const plus = strchr(id, '+');
+	char first[64];
+
+	if (!plus || (size_t)(plus - id) >= sizeof first)
+		return KNIT_ERR_NOT_FOUND;
+	snprintf(first, sizeof first, "%.*s", (int)(plus - id), id);
+	const knit_status status = id_find(ctx, first, &key->backend, &key->index, d);
+	return status == KNIT_OK ? id_find(ctx, plus + 1, &key->far, &key->far_index, d) : status;
+}
+
+knit_status knit__device_open_within(knit_context *ctx, const char *id, uint64_t memory, knit_opened **out, knit_diag *d) {
+	device_key key = {0};
+	knit_status status = KNIT_ERR_NOT_FOUND;
+
+	*out = NULL;
+	if (id && *id)
+		status = id_find(ctx, id, &key.backend, &key.index, d);
+	if (status == KNIT_ERR_NOT_FOUND && id && *id) {
+		status = split_find(ctx, id, &key, d);
+		if (status == KNIT_OK) {
+			key.memory = memory;
+			return open_key(ctx, &key, out, d);
+		}
+	}
+	if (memory && (status == KNIT_OK || !id || !*id))
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "device memory is what a split may put on its first device: name two, as "
+		                                           "in device \"vulkan+cpu\"");
+	if (!id || !*id) {
+		knit_diag why = {0};
+		status = open_best(ctx, out, &why);
+		return status == KNIT_OK ? status : knit__fail(d, status, why.node, "%s", why.text);
+	}
+	if (status == KNIT_ERR_NOT_FOUND)
+		return fail_not_found(ctx, id, d);
+	return status == KNIT_OK ? open_key(ctx, &key, out, d) : status;
+}
+
+knit_status knit__device_open(knit_context *ctx, const char *id, knit_opened **out, knit_diag *d) {
+	return knit__device_open_within(ctx, id, 0, out, d);
 }

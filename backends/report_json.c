@@ -1,6 +1,7 @@
 /* Writes the report of a program piece by piece, so that it takes little memory however many steps there are. Its schema
  * is described in frontends/README.md. */
 #include "report.h"
+#include "report_split.h"
 
 #include <cjson/cJSON.h>
 
@@ -404,6 +405,13 @@ static void emit_prefill(emitter *e, const knit_program *p, int64_t prompt) {
 	knit__run_cost_clear(&cost);
 }
 
+static void emit_split(emitter *e, const knit_program *p) {
+	bool first = true;
+
+	raw(e, ",\"split\":");
+	emit(e, knit__report_split(p), &first);
+}
+
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 knit_status knit_program_report(const knit_program *p, const knit_report_desc *desc,
@@ -428,6 +436,8 @@ knit_status knit_program_report(const knit_program *p, const knit_report_desc *d
 	emit_decode(&e, p, context);
 	emit_prefill(&e, p, desc->prompt);
 	emit_storages(&e, p);
+	if (p->device->far)
+		emit_split(&e, p);
 	raw(&e, ",\"buckets\":[");
 	for (uint32_t i = 0; i < p->bucket_count && !e.failed; ++i) {
 		if (i)

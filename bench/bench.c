@@ -28,6 +28,7 @@ static const char help[] =
 	"      --seconds S       stop a test earlier, after so many seconds (60), with at least 3 runs\n"
 	"      --batch N         tokens of one prefill step (512)\n"
 	"      --device LIST     devices to compare: see knit devices (the best one)\n"
+	"      --device-memory SIZE  of a split like vulkan+cpu: what may lie on its first device\n"
 	"      --threads N       of the CPU and of peers (one per core)\n"
 	"      --kv TYPE         of keys and values: f16, f32, q8_0 ... (f16)\n"
 	"      --visits LIST, --loops N, --adapter none   as in knit run\n"
@@ -121,6 +122,7 @@ int cli_bench(int argc, char **argv) {
 		{"seconds", required_argument, NULL, OPT_SECONDS},
 		{"batch", required_argument, NULL, OPT_BATCH},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
+		{"device-memory", required_argument, NULL, CLI_OPT_DEVICE_MEMORY},
 		{"threads", required_argument, NULL, CLI_OPT_THREADS},
 		{"kv", required_argument, NULL, CLI_OPT_KV},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},

@@ -124,6 +124,7 @@ static int open_subjects(bench *b) {
 		const bench_knit_desc desc = {
 			.path = b->path,
 			.device = o->device_count ? o->devices[i] : NULL,
+			.device_memory = o->device_count && strchr(o->devices[i], '+') ? o->common.device_memory : 0,
 			.threads = b->run.threads,
 			.max_depth = most(o->depths, o->depth_count) + tested,
 			.batch = o->batch,

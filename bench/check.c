@@ -127,6 +127,7 @@ knit_status bench_reference_make(const bench_knit_desc *desc, bench_reference **
 	/* Opened in any case: it knows what the model costs. The CPU looks at the variable when it is opened. */
 	setenv("KNIT_CPU_ISA", "plain", 1);
 	plain_desc.device = "cpu";
+	plain_desc.device_memory = 0;
 	plain_desc.max_depth = SMALL_TOKENS;
 	plain_desc.batch = PROMPT;
 	knit_status status = bench_knit_open(&plain_desc, &plain, diag);

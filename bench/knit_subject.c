@@ -115,6 +115,7 @@ static knit_status open_decoder(knit_subject *s, const bench_knit_desc *desc, kn
 		.kv_k = kv,
 		.kv_v = kv,
 		.device = desc->device,
+		.device_memory = desc->device_memory,
 	};
 
 	knit_status status = knit__decoder_open(s->ctx, &wanted, &s->decoder, diag);

@@ -54,6 +54,7 @@ enum { BENCH_FIRST_PROMPT = 16 };
 
 typedef struct bench_knit_desc {
 	const char *path, *device; /* device NULL: the best */
+	uint64_t device_memory;    /* of a split; 0: what its first device has */
 	uint32_t threads;
 	int64_t max_depth, batch; /* batch: tokens of one prefill step, default 512 */
 	knit_dtype kv;

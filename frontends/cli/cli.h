@@ -45,6 +45,7 @@ int cli_fail_diag(knit_status status, const knit_diag *diag);
 /* Long options that several subcommands have. Short options begin at 'a', so these stay clear of them. */
 enum {
 	CLI_OPT_DEVICE = 256,
+	CLI_OPT_DEVICE_MEMORY,
 	CLI_OPT_THREADS,
 	CLI_OPT_CTX,
 	CLI_OPT_KV,
@@ -65,6 +66,7 @@ typedef struct cli_common {
 	int64_t ctx; /* 0: not given */
 	knit__kv_spec kv;
 	uint64_t memory; /* bytes; 0: not given */
+	uint64_t device_memory; /* of a split device; 0: not given */
 	bool plan_only;  /* compile for the figures alone */
 	bool json;
 } cli_common;

@@ -30,7 +30,8 @@ static const char help[] =
 	"      --ids FILE          little-endian 16-bit token ids instead of FILE\n"
 	"      --kv SPEC           KV slots: types, policy, window, as in knit run --help (f32)\n"
 	"      --threads N         CPU threads (all cores)\n"
-	"      --device ID         see knit devices (the best one)\n"
+	"      --device ID         see knit devices (the best one); vulkan+cpu: split over two\n"
+	"      --device-memory SIZE  of a split: what may lie on its first device (what that has free)\n"
 	"      --tokenizer FILE    llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
 	"      --visits LIST       layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
 	"      --loops N           run the model's loop N times: the whole stack, or the core between prelude and coda\n"
@@ -227,6 +228,7 @@ int cli_eval(int argc, char **argv) {
 		{"kv", required_argument, NULL, CLI_OPT_KV},
 		{"threads", required_argument, NULL, CLI_OPT_THREADS},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
+		{"device-memory", required_argument, NULL, CLI_OPT_DEVICE_MEMORY},
 		{"tokenizer", required_argument, NULL, CLI_OPT_TOKENIZER},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
 		{"loops", required_argument, NULL, CLI_OPT_LOOPS},

@@ -71,6 +71,7 @@ static knit__decoder_desc describe(const cli_common *c, const cli_model *m, int6
 		.memory_limit = c->memory,
 		.plan_only = c->plan_only,
 		.device = c->device,
+		.device_memory = c->device_memory,
 	};
 }
 

@@ -97,6 +97,10 @@ bool cli_common_option(cli_common *c, int option, char **argv, int *exit_code) {
 	case CLI_OPT_DEVICE:
 		c->device = optarg;
 		return true;
+	case CLI_OPT_DEVICE_MEMORY:
+		if (!cli_parse_bytes(optarg, &c->device_memory))
+			return bad(exit_code, cli_usage(c->command, "--device-memory \"%s\" is no size like 4G, 1.5G or 512M", optarg));
+		return true;
 	case CLI_OPT_THREADS:
 		if (!cli_parse_i64(optarg, 1, 1024, &n))
 			return bad(exit_code, cli_usage(c->command, "--threads \"%s\" is no number from 1 to 1024", optarg));

@@ -22,7 +22,8 @@ static const char help[] =
 	"      --json            one JSON object\n"
 	"      --csv FILE        blocks instead of a model; - is stdin\n"
 	"  -o, --output FILE     with --csv: where the offsets go; the file appears when it is complete\n"
-	"      --device ID       whose kernels: see knit devices (the best one); null: any\n"
+	"      --device ID       whose kernels: see knit devices (the best one); null: any; vulkan+cpu: split over two\n"
+	"      --device-memory SIZE  of a split: what may lie on its first device (what that has free)\n"
 	"      --kv SPEC         KV slots, as in knit run --help (f16)\n"
 	"      --memory SIZE     the context that fits: 4G, 512M\n"
 	"      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
@@ -185,6 +186,7 @@ int cli_plan(int argc, char **argv) {
 		{"prompt", required_argument, NULL, OPT_PROMPT},
 		{"ctx", required_argument, NULL, CLI_OPT_CTX},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
+		{"device-memory", required_argument, NULL, CLI_OPT_DEVICE_MEMORY},
 		{"kv", required_argument, NULL, CLI_OPT_KV},
 		{"memory", required_argument, NULL, CLI_OPT_MEMORY},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},

@@ -99,6 +99,61 @@ static void print_memory(const cli_certificate *p) {
 										   a));
 }
 
+/* ---- split ------------------------------------------------------------------------------------------------------- */
+
+/* Storages that lie on one side for the same reason. */
+static void print_split_kinds(const cJSON *split, const char *on) {
+	const cJSON *all = child(split, "storages"), *item, *other;
+
+	cJSON_ArrayForEach(item, all) {
+		const char *why = text(item, "why");
+		uint64_t bytes = 0;
+		uint32_t count = 0;
+		bool first = true;
+		char a[32];
+
+		if (strcmp(text(item, "on"), on) != 0 || number(item, "reads_per_token") <= 0)
+			continue;
+		cJSON_ArrayForEach(other, all) {
+			if (strcmp(text(other, "on"), on) != 0 || strcmp(text(other, "why"), why) != 0 ||
+				number(other, "reads_per_token") <= 0)
+				continue;
+			first = count++ ? first : other == item;
+			bytes += bytes_of(other, "bytes");
+		}
+		if (!first)
+			continue;
+		printf("            %10s in %u: %s (%s%s)\n", cli_bytes(bytes, a), (unsigned)count, why, text(item, "name"),
+			   count > 1 ? ", ..." : "");
+	}
+}
+
+static void print_split(const cJSON *split) {
+	static const char *const sides[] = {"first", "second"};
+	const cJSON *device;
+	char a[32], b[32], c[32], d[32];
+	int side = 0;
+
+	if (!split)
+		return;
+	printf("\nsplit       %.0f switches per token, %s moved in %.0f pieces", number(split, "switches_per_token"),
+		   cli_bytes(bytes_of(split, "moved_bytes_per_token"), a), number(split, "moves_per_token"));
+	if (cJSON_IsNumber(child(split, "budget_bytes")))
+		printf("; %s for the first device", cli_bytes(bytes_of(split, "budget_bytes"), a));
+	if (number(split, "steps_without_kernel") > 0)
+		printf("; %.0f steps run where their weights do not lie: no kernel", number(split, "steps_without_kernel"));
+	printf("\n");
+	cJSON_ArrayForEach(device, child(split, "devices")) {
+		printf("%-11s %10s of weights, read %s per token; %s of KV cache, %s of arena; %.0f steps\n",
+			   text(device, "device"), cli_bytes(bytes_of(device, "weight_bytes"), a),
+			   cli_bytes(bytes_of(device, "weight_bytes_read"), b), cli_bytes(bytes_of(device, "state_bytes"), c),
+			   cli_bytes(bytes_of(device, "arena_bytes"), d), number(device, "steps"));
+		if (side < 2)
+			print_split_kinds(split, sides[side++]);
+	}
+	print_split_kinds(split, "both");
+}
+
 /* ---- cost -------------------------------------------------------------------------------------------------------- */
 
 static void print_run(const cJSON *run) {
@@ -215,6 +270,7 @@ static int print_steps(const cli_certificate *p) {
 int cli_plan_print(const cli_certificate *plan) {
 	print_model(plan);
 	print_memory(plan);
+	print_split(child(plan->report, "split"));
 	print_cost(plan);
 	const int code = print_steps(plan);
 	return code == CLI_OK ? cli_finish_stdout() : code;

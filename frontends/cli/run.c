@@ -45,7 +45,8 @@ static const char help[] =
 	"      --save FILE       keep the context in a file: slots and text, up to the last token made\n"
 	"      --load FILE       go on from a saved context (same model, adapter, visits, --kv); -p is added to its text\n"
 	"      --threads N       CPU threads (all cores)\n"
-	"      --device ID       see knit devices (the best one)\n"
+	"      --device ID       see knit devices (the best one); vulkan+cpu: what is read most on the first, the rest on the other\n"
+	"      --device-memory SIZE  of a split like vulkan+cpu: what may lie on its first device (what that has free)\n"
 	"      --tokenizer FILE  llama2.c tokenizer (the model's own, or tokenizer.bin or tok512.bin beside it)\n"
 	"      --visits LIST     layers in the order in which they run: 0-3,2-3,4; 0-3x3 is three times 0-3\n"
 	"      --loops N         run the model's loop N times: the whole stack, or the core between prelude and coda\n"
@@ -181,6 +182,7 @@ static bool parse(run_options *o, int argc, char **argv, int *code) {
 		{"memory", required_argument, NULL, CLI_OPT_MEMORY},
 		{"threads", required_argument, NULL, CLI_OPT_THREADS},
 		{"device", required_argument, NULL, CLI_OPT_DEVICE},
+		{"device-memory", required_argument, NULL, CLI_OPT_DEVICE_MEMORY},
 		{"tokenizer", required_argument, NULL, CLI_OPT_TOKENIZER},
 		{"visits", required_argument, NULL, CLI_OPT_VISITS},
 		{"loops", required_argument, NULL, CLI_OPT_LOOPS},

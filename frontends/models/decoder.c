@@ -216,6 +216,7 @@ knit_status knit__decoder_compile(knit_context *ctx, const knit__decoder_desc *d
 	const knit_bucket buckets[] = {{"tokens", 1, 1}, {"tokens", 2, full.max_tokens}};
 	const knit_compile_desc compile = {
 		.device = full.device,
+		.device_memory = full.device_memory,
 		.buckets = buckets,
 		.bucket_count = full.max_tokens > 1 ? 2 : 1,
 		.memory_limit = full.memory_limit,

@@ -23,6 +23,7 @@ typedef struct knit__decoder_desc {
 	int64_t window, sinks;            /* of every slot, as in knit_kv_desc */
 	uint64_t memory_limit;            /* as in knit_compile_desc */
 	const char *device;               /* as in knit_compile_desc */
+	uint64_t device_memory;           /* as in knit_compile_desc */
 	const char *disable_passes;
 	bool plan_only;                   /* as in knit_compile_desc: the decoder gets a program, but no session */
 } knit__decoder_desc;

@@ -322,13 +322,15 @@ knit_status knit_graph_print(const knit_graph *g, knit_graph_format format,
 typedef struct knit_bucket { const char *symbol; int64_t lo, hi; } knit_bucket;
 
 typedef struct knit_compile_desc {
-	const char *device;         /* "cpu", "null", "vulkan:0"; NULL: the best found */
+	const char *device;         /* "cpu", "null", "vulkan:0"; "vulkan+cpu": what is read most per token on the first, as far as
+	                             * device_memory allows, the rest on the second; NULL: the best found */
 	const knit_bucket *buckets; /* all on one symbol, not overlapping; none: one program for the whole range */
 	size_t bucket_count;
 	uint64_t memory_limit;      /* bytes for weights, states and arena together; 0: no limit */
 	const char *disable_passes; /* comma-separated pass names, for tests and bug reports; NULL: none. The environment variable
 	                             * KNIT_PASSES_OFF adds to them */
 	bool plan_only;             /* for the figures alone: no weight is made resident, no session can be made */
+	uint64_t device_memory;     /* of a split: bytes that may lie on its first device; 0: what that has free, but for a tenth */
 } knit_compile_desc;
 
 /* The graph is not changed and may be destroyed afterwards. Errors: the graph's own first error; UNSUPPORTED (op and

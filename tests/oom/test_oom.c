@@ -152,6 +152,13 @@ START_TEST(with_every_check) {
 }
 END_TEST
 
+/* A split is two devices and a plan per run of steps: some of the model on each. */
+START_TEST(on_a_split) {
+	fail_each(&(knit_compile_desc){.device = "cpu+null", .buckets = decode_prefill, .bucket_count = 2, .device_memory = 45000},
+	          100);
+}
+END_TEST
+
 int main(void) {
 	Suite *s = suite_create("oom");
 	TCase *t = tcase_create("oom");
@@ -160,6 +167,7 @@ int main(void) {
 	tcase_add_test(t, on_null);
 	tcase_add_test(t, on_null_in_two_buckets);
 	tcase_add_test(t, on_the_cpu);
+	tcase_add_test(t, on_a_split);
 	tcase_add_test(t, without_the_guard);
 	tcase_add_test(t, with_every_check);
 	suite_add_tcase(s, t);
