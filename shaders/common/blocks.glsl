@@ -1,5 +1,6 @@
 // Owns the reading of weights of every type. One of W_F32, W_F16, W_BF16, W_Q8_0, W_Q4_0 is defined beforehand, and the
-// constant WIDE; group.glsl and formats.glsl are included. WIDE: rows of x and of float weights begin at multiples of 16 bytes and hold whole chunks.
+// constant WIDE; group.glsl and formats.glsl are included. WIDE: rows of x and of float weights begin at multiples of
+// 16 bytes and hold whole chunks.
 //
 // A row is read in chunks of 8 elements: two vectors of 4, at chunk_a and chunk_b of the row. They are what one
 // invocation's loads bring best: neighbours where 8 elements lie side by side, halves of a block of q4_0. Neighbouring

@@ -1,7 +1,8 @@
 /* Owns which dispatches linear, linear_lora, linear_group and glu are: first t = s A x of every LoRA, into scratch, then
  * w x with what follows it. Siblings of one weight type share a dispatch; weights too large for a binding are cut into
  * ranges of rows, a dispatch each. Where a step has few rows the matrix-vector shader does both, else the tiled one does
- * the second; weights in blocks then meet x in 8-bit integers where the device multiplies those fast. References: ops/linear.c, ops/fused_linear.c. */
+ * the second; weights in blocks then meet x in 8-bit integers where the device multiplies those at once. References:
+ * ops/linear.c, ops/fused_linear.c. */
 #include "linear.h"
 
 #include "../../../graph/fused.h"
