@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { OPT_SHAPE = CLI_OPT_OWN, OPT_KEEP, OPT_PEER, OPT_BATCH, OPT_SECONDS, OPT_NO_PEAKS, OPT_NO_CHECK, OPT_PROFILE, OPT_TRACE, OPT_MD, OPT_CSV };
+enum { OPT_SHAPE = CLI_OPT_OWN, OPT_KEEP, OPT_PEER, OPT_BATCH, OPT_SECONDS, OPT_NO_PEAKS, OPT_NO_CHECK, OPT_PROFILE, OPT_TRACE, OPT_HTML, OPT_MD, OPT_CSV };
 enum { DEFAULT_RUNS = 10 };
 
 static const char help[] =
@@ -38,6 +38,7 @@ static const char help[] =
 	"      --no-check        do not compare logits with the reference\n"
 	"      --profile         where the time goes: steps by kind, with their share and what they reach of the peak\n"
 	"      --trace FILE      the same step by step, as Chrome trace JSON\n"
+	"      --html FILE       a page with charts, profile included, that needs nothing outside itself\n"
 	"      --json, --markdown, --csv   instead of the table\n"
 	"  -o, --output FILE     write it there; the file appears when it is complete\n";
 
@@ -78,6 +79,7 @@ static bool own_option(bench_options *o, int option, char **argv, int *code) {
 	case OPT_NO_CHECK: o->no_check = true; return true;
 	case OPT_PROFILE: o->profile = true; return true;
 	case OPT_TRACE: o->trace = optarg; return true;
+	case OPT_HTML: o->html = optarg; return true;
 	case CLI_OPT_JSON: o->format = BENCH_JSON; return true;
 	case OPT_MD: o->format = BENCH_MARKDOWN; return true;
 	case OPT_CSV: o->format = BENCH_CSV; return true;
@@ -133,6 +135,7 @@ int cli_bench(int argc, char **argv) {
 		{"no-check", no_argument, NULL, OPT_NO_CHECK},
 		{"profile", no_argument, NULL, OPT_PROFILE},
 		{"trace", required_argument, NULL, OPT_TRACE},
+		{"html", required_argument, NULL, OPT_HTML},
 		{"json", no_argument, NULL, CLI_OPT_JSON},
 		{"markdown", no_argument, NULL, OPT_MD},
 		{"csv", no_argument, NULL, OPT_CSV},

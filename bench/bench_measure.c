@@ -1,7 +1,7 @@
 /* Measures what `knit bench` was asked for: makes or finds the model, opens the subjects, lets them take turns. */
 #include "bench_cli.h"
+#include "page.h"
 #include "peer.h"
-#include "profile.h"
 #include "random_model.h"
 
 #include <inttypes.h>
@@ -258,7 +258,8 @@ static int measure(bench *b) {
 		for (size_t i = 0; i < b->subject_count; ++i) {
 			rows[i].subject = b->subjects[i];
 			rows[i].test = tests[t];
-			bench_cost_of(bench_knit_program(b->subjects[i]), &tests[t], b->o->batch, &rows[i].cost);
+			if (strcmp(b->subjects[i]->device, "null") != 0) /* which moves and computes nothing */
+				bench_cost_of(bench_knit_program(b->subjects[i]), &tests[t], b->o->batch, &rows[i].cost);
 		}
 		code = measure_test(b, rows);
 		if (code == CLI_OK || rows[0].count >= 3)
@@ -308,6 +309,12 @@ static void print(FILE *f, void *user) {
 		else if (b->o->format != BENCH_CSV)
 			bench_profile_print(f, &b->run, &b->profiles[i], b->o->format == BENCH_MARKDOWN);
 	}
+}
+
+static void print_page(FILE *f, void *user) {
+	const bench *const b = user;
+
+	bench_page_print(f, &b->run, b->profiles, b->profile_count);
 }
 
 static void print_trace(FILE *f, void *user) {
@@ -376,6 +383,8 @@ int bench_all(const bench_options *o) {
 		const int printed = bench_write(o->output, print, b);
 		code = code == CLI_OK ? printed : code;
 	}
+	if (code == CLI_OK && o->html && b->run.row_count)
+		code = bench_write(o->html, print_page, b);
 	if (code == CLI_OK && o->trace)
 		code = bench_write(o->trace, print_trace, b);
 	for (size_t i = 0; i < b->subject_count; ++i)

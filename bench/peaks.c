@@ -61,7 +61,7 @@ static double flops_plain(uint64_t repeat, volatile uint64_t *sink) {
 			acc[k] = acc[k] * 0.999f + 1.0f;
 #pragma GCC unroll 16
 	for (int k = 0; k < 16; ++k)
-		*sink += (uint64_t)acc[k];
+		*sink += (uint64_t)(int64_t)acc[k];
 	return (double)repeat * 32;
 }
 
@@ -145,7 +145,7 @@ __attribute__((target("avx512f,avx512vnni"))) static double int8_vnni(uint64_t r
 #pragma GCC unroll 16
 	for (int k = 1; k < 16; ++k)
 		acc[0] = _mm512_add_epi32(acc[0], acc[k]);
-	*sink += (uint64_t)_mm512_reduce_add_epi32(acc[0]);
+	*sink += (uint64_t)_mm512_reduce_add_epi64(acc[0]);
 	return (double)repeat * 16 * 64 * 2;
 }
 

@@ -1,5 +1,5 @@
 # Makes one C file of the page: style and scripts go into page.html, which is cut where the data goes.
-#   cmake -DFOLDER=... -DOUT=... -P embed.cmake
+#   cmake -DFOLDER=... -DOUT=... -DSCRIPTS=a.js,b.js -DHEADER=page.h -DNAME=prefix -P embed.cmake
 # Everything is done on hexadecimal text, so that no byte of the page means anything to CMake.
 
 function(read_hex name out)
@@ -23,7 +23,8 @@ endfunction()
 read_hex(page.html page)
 read_hex(style.css style)
 set(scripts "")
-foreach(name common.js graph.js memory.js tables.js main.js)
+string(REPLACE "," ";" SCRIPTS "${SCRIPTS}")
+foreach(name ${SCRIPTS})
 	read_hex(${name} script)
 	string(APPEND scripts ${script})
 endforeach()
@@ -49,13 +50,13 @@ math(EXPR at "${at} + ${length}")
 string(SUBSTRING "${page}" ${at} -1 after)
 to_array("${before}" before)
 to_array("${after}" after)
-file(WRITE ${OUT} "/* Made by embed.cmake from frontends/cli/plan_html/. */
-#include \"plan_page.h\"
+file(WRITE ${OUT} "/* Made by embed.cmake from a page, its style and scripts. */
+#include \"${HEADER}\"
 
-const unsigned char cli_plan_page_before[] = {
+const unsigned char ${NAME}_before[] = {
 ${before}};
-const size_t cli_plan_page_before_bytes = sizeof cli_plan_page_before;
-const unsigned char cli_plan_page_after[] = {
+const size_t ${NAME}_before_bytes = sizeof ${NAME}_before;
+const unsigned char ${NAME}_after[] = {
 ${after}};
-const size_t cli_plan_page_after_bytes = sizeof cli_plan_page_after;
+const size_t ${NAME}_after_bytes = sizeof ${NAME}_after;
 ")
