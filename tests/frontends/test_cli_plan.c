@@ -151,11 +151,59 @@ START_TEST(options_are_taken_or_refused) {
 }
 END_TEST
 
+/* Storage `name` of a split. */
+static const cJSON *split_storage(const cJSON *root, const char *name) {
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, at(root, "report.split.storages"))
+		if (strcmp(at(item, "name")->valuestring, name) == 0)
+			return item;
+	ck_abort_msg("no storage %s", name);
+	return NULL;
+}
+
+/* A layer that is visited three times goes to the first device before those that are visited once. */
+START_TEST(a_split_is_told) {
+	static const char *const words[] = {"on null+cpu", "switches per token", "moved in", "3 reads per token", "did not fit",
+										"1.00 MiB for the first device", "of weights, read"};
+	const char *const options[] = {"--device", "null+cpu", "--device-memory", "1M", "--visits", "0,1,2x3,3", "--adapter",
+								   "none", "--ctx", "64"};
+	command_result r;
+
+#define SPLIT options[0], options[1], options[2], options[3], options[4], options[5], options[6], options[7], options[8], options[9]
+	RUN(&r, NULL, "plan", model, SPLIT);
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	for (size_t i = 0; i < sizeof words / sizeof *words; ++i)
+		ck_assert_msg(strstr(r.out, words[i]) != NULL, "no \"%s\" in: %s", words[i], r.out);
+	command_clear(&r);
+	RUN(&r, NULL, "plan", model, "--json", SPLIT);
+	ck_assert_msg(r.code == 0, "%s", r.err);
+	cJSON *root = cJSON_Parse(r.out);
+	command_clear(&r);
+	ck_assert(cJSON_IsObject(root));
+	const cJSON *const often = split_storage(root, "blk.2.ffn_down.weight"), *const once = split_storage(root, "blk.3.ffn_down.weight");
+	ck_assert_str_eq(at(often, "on")->valuestring, "first");
+	ck_assert_str_eq(at(once, "on")->valuestring, "second");
+	ck_assert(number(often, "reads_per_token") > 2.99 && number(once, "reads_per_token") < 1.01);
+	const cJSON *const near = cJSON_GetArrayItem(at(root, "report.split.devices"), 0);
+	ck_assert_str_eq(at(near, "device")->valuestring, "null");
+	ck_assert(number(near, "weight_bytes") + number(near, "state_bytes") + number(near, "arena_bytes") +
+				  number(near, "io_bytes") <= number(root, "report.split.budget_bytes"));
+	cJSON_Delete(root);
+#undef SPLIT
+	RUN(&r, NULL, "plan", model, "--device", "null", "--device-memory", "1M");
+	command_check_error(&r, 1, "vulkan+cpu");
+	RUN(&r, NULL, "plan", model, "--device", "null+cpu", "--device-memory", "lots");
+	command_check_error(&r, 2, "--device-memory");
+}
+END_TEST
+
 int main(void) {
 	const TTest *const tests[] = {
 		text_says_it_all,
 		the_plan_is_what_runs,
 		more_loops_cost_no_weights,
+		a_split_is_told,
 		options_are_taken_or_refused,
 	};
 
