@@ -176,6 +176,7 @@ static void check_drawn(const command_result *r, const cJSON *root) {
 	ck_assert_uint_gt(drawn(r->out, "shelf"), 1);
 	ck_assert_uint_gt(drawn(r->out, "tables"), visits);
 	ck_assert_uint_eq(drawn(r->out, "cards"), 6);
+	ck_assert(!cJSON_GetObjectItem(report, "split") == !strstr(r->out, "<summary>Split over two devices"));
 }
 
 START_TEST(a_browser_draws_it) {
@@ -184,6 +185,7 @@ START_TEST(a_browser_draws_it) {
 		{"--visits", "0,1x8,2-3", "--adapter", "none"},
 		{"--loops", "1", "--device", "null"},
 		{"--loops", "20", "--kv", "layer,q8_0"},
+		{"--device", "null+cpu", "--device-memory", "1M"},
 	};
 	const char *chromium = browser();
 	command_result r;

@@ -17,9 +17,8 @@ static int32_t ids[COUNT];
 
 static void open_on(model_run *r, const char *path, const char *visits, const char *device, uint64_t budget) {
 	const knit__model_desc model = {.path = path, .visits = visits, .tokenizer = KNIT__TOKENIZER_NEEDED};
-	/* A layout that the CPU alone would choose leaves the sums as they are, but is not what is tested here. */
 	const knit__decoder_desc desc = {.positions = 96, .max_tokens = BATCH, .max_outputs = BATCH, .device = device,
-									 .device_memory = budget, .disable_passes = "layout"};
+									 .device_memory = budget};
 
 	model_run_open(r, &model, desc, 2);
 }

@@ -37,7 +37,7 @@ static void teardown(void) {
 
 static knit_program *compile_on(const char *device, uint64_t budget) {
 	const knit_compile_desc desc = {.device = device, .buckets = decode_prefill, .bucket_count = 2,
-	                                .disable_passes = "layout", .device_memory = budget};
+	                                .device_memory = budget};
 	knit_program *p = NULL;
 	knit_diag d = {0};
 
@@ -202,7 +202,7 @@ static void adapted(knit_session *s, float *out) {
 
 static knit_program *adapter_program(knit_graph *g, const char *device, uint64_t budget) {
 	const knit_bucket buckets[] = {{"tokens", 1, 1}, {"tokens", 2, ADAPTER_TOKENS}};
-	const knit_compile_desc desc = {.device = device, .buckets = buckets, .bucket_count = 2, .disable_passes = "layout",
+	const knit_compile_desc desc = {.device = device, .buckets = buckets, .bucket_count = 2,
 	                                .device_memory = budget};
 	knit_program *p = NULL;
 	knit_diag d = {0};

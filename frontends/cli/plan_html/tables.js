@@ -144,9 +144,23 @@ function bucketTable() {
 				bytes(a.arena_lower_bound), gap.toFixed(2) + ' %', bytes(a.arena_in_order || 0), bytes(a.arena_unshared), count(a.in_place), count(a.hazards)];
 		}), null, true);
 }
+/* Where a device is two: what lies on which, and why. */
+function splitTables() {
+	const s = report.split;
+	if (!s)
+		return [];
+	const on = {first: s.devices[0].device, second: s.devices[1].device, both: 'both', none: ''};
+	const held = s.storages.filter(t => t.reads_per_token > 0);
+	return [table(`Split over two devices (${count(s.switches_per_token)} switches and ${bytes(s.moved_bytes_per_token)} moved per token)`,
+		[['device'], ['steps', 1], ['weights', 1], ['read per token', 1], ['KV cache', 1], ['arena', 1]],
+		s.devices.map((d, i) => [(i ? 'second: ' : 'first: ') + d.device, count(d.steps), bytes(d.weight_bytes), bytes(d.weight_bytes_read),
+			bytes(d.state_bytes), bytes(d.arena_bytes)]), null, true),
+	table(`Weights by device (${count(held.length)})`, [['storage'], ['device'], ['why'], ['reads per token', 1], ['bytes', 1]],
+		held.map(t => [named(storages.get(t.id).layer, t.name, true), on[t.on], t.why, t.reads_per_token.toPrecision(3), bytes(t.bytes)]))];
+}
 function drawTables() {
 	const open = [...$('table-list').querySelectorAll('details')].map(d => d.open);
-	$('table-list').replaceChildren(bucketTable(), stepTable(), visitTable(), weightTable(), stateTable());
+	$('table-list').replaceChildren(bucketTable(), ...splitTables(), stepTable(), visitTable(), weightTable(), stateTable());
 	[...$('table-list').querySelectorAll('details')].forEach((d, i) => {
 		if (open.length)
 			d.open = open[i];
