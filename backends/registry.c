@@ -306,6 +306,10 @@ const char *knit__device_room_text(const knit_opened *o, char *out, size_t size)
 	return out;
 }
 
+const char *knit__device_split_hint(const knit_opened *o) {
+	return o->far || o->backend->caps(o->dev)->unified_memory ? "" : "; device \"vulkan+cpu\" splits";
+}
+
 static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *d) {
 	knit_device_info infos[MAX_DEVICES];
 	char known[144] = "";
