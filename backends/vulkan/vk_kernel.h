@@ -5,6 +5,7 @@
 #define KNIT_VK_KERNEL_H
 
 #include "../../graph/schedule.h"
+#include "vk_tuning.h"
 
 /* What a device can do beyond the baseline (Vulkan 1.2, 8- and 16-bit storage, 16-bit floats and 8-bit integers in
  * arithmetic, subgroup basic, arithmetic and shuffle). shaders/variants.cmake names the same words in lower case. */
@@ -26,6 +27,7 @@ typedef struct knit_vk_caps {
 	uint32_t max_groups;                           /* per axis; at most 65,535 is used */
 	uint32_t storage_align;                        /* of a binding's first byte */
 	uint64_t max_binding_bytes, max_allocation_bytes;
+	knit_vk_tuning tuning; /* the table's, or what was measured on this device */
 } knit_vk_caps;
 
 /* An operand as a kernel sees it: numbers only. */

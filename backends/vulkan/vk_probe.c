@@ -209,6 +209,7 @@ static void caps_fill(knit_vk_probe *p, const answers *a, const extensions *e) {
 		.features = p->offered,
 		.vendor = p->properties.vendorID,
 		.device_class = class_of(p->properties.deviceType),
+		.tuning = *knit__vk_tuning_of(class_of(p->properties.deviceType)),
 		.subgroup = a->p11.subgroupSize,
 		.subgroup_min = p->subgroup_control ? a->sizes.minSubgroupSize : a->p11.subgroupSize,
 		.subgroup_max = p->subgroup_control ? a->sizes.maxSubgroupSize : a->p11.subgroupSize,
@@ -275,6 +276,7 @@ static void probe(const knit_vk_api *vk, VkInstance instance, knit_vk_probe *p) 
 	}
 	ask(vk, p, &e, &a);
 	driver_copy(p, &a.p12);
+	memcpy(p->uuid, a.p11.deviceUUID, sizeof p->uuid);
 	features_fill(vk, instance, p, &a, &e);
 	caps_fill(p, &a, &e);
 	knit__vk_probe_budget(vk, p);

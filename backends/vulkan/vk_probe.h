@@ -12,6 +12,7 @@ typedef struct knit_vk_probe {
 	VkPhysicalDevice physical;
 	VkPhysicalDeviceProperties properties;
 	VkPhysicalDeviceDriverProperties driver;
+	uint8_t uuid[VK_UUID_SIZE]; /* the device's, the same in all processes */
 	VkPhysicalDeviceMemoryProperties memory;
 	/* Bytes this process may still use of each heap, and uses: the driver's word (VK_EXT_memory_budget), else the size. */
 	VkDeviceSize heap_budget[VK_MAX_MEMORY_HEAPS], heap_usage[VK_MAX_MEMORY_HEAPS];

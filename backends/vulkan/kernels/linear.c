@@ -112,8 +112,11 @@ static uint64_t most_rows(const knit_node_view *node) {
 	return rows;
 }
 
-static bool accepts_rows(const knit_vk_caps *caps, const knit_node_view *node, uint32_t rows) {
-	return most_rows(node) <= rows && accepts(caps, node);
+/* The form for `rows` rows of x at once; the last one takes more of them in several groups. */
+static bool accepts_matvec(const knit_vk_caps *caps, const knit_node_view *node, uint32_t rows) {
+	const uint64_t most = rows < 8 ? knit__vk_min(rows, caps->tuning.matvec_rows) : caps->tuning.matvec_rows;
+
+	return most_rows(node) <= most && accepts(caps, node);
 }
 
 /* ---- scratch: per row of x the t of all LoRAs, then x quantised ---------------------------------------------------- */
@@ -283,7 +286,7 @@ static void add_part(const knit_vk_step *s, const part_operands *p, const job *j
 }
 
 /* What the shaders are told of job j. */
-static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const forms *f, const job *j) {
+static knit_vk_linear linear_of(const knit_vk_caps *caps, const knit_vk_step *s, const operands *o, const forms *f, const job *j) {
 	knit_vk_linear l = {.form = j->low ? f->low : f->main,
 	                    .glu = o->glu && !j->low,
 	                    .x = {&s->in[0], 0},
@@ -309,7 +312,7 @@ static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const 
 	if (f->main.dot && !j->low)
 		l.x.t = NULL;
 	if (j->low && l.slots)
-		l.form = knit__vk_matvec_form(1, false); /* a matrix per row */
+		l.form = knit__vk_matvec_form(caps, 1, false); /* a matrix per row */
 	for (uint32_t i = 0; i < o->parts; ++i) {
 		if (j->parts >> i & 1)
 			add_part(s, &o->part[i], j, low, &l);
@@ -334,7 +337,7 @@ static uint32_t plan(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t o
 		if (out && count < cap && j.quantise) {
 			knit__vk_quantise_dispatch(caps, operand_at(s, 0), &out[count]);
 		} else if (out && count < cap) {
-			knit_vk_linear l = linear_of(s, &o, f, &j);
+			knit_vk_linear l = linear_of(caps, s, &o, f, &j);
 
 			l.waits = first_phase && !j.low; /* the first of those that read the scratch: the others come after it */
 			knit__vk_linear_dispatch(caps, &l, &out[count]);
@@ -351,7 +354,7 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, c
 
 	if (!find_job(caps, s, &o, f, index, &j))
 		return;
-	const knit_vk_linear l = linear_of(s, &o, f, &j);
+	const knit_vk_linear l = linear_of(caps, s, &o, f, &j);
 	if (j.quantise)
 		knit__vk_quantise_fill(caps, &s->in[0], l.x_low_at, l.low_row, params, groups);
 	else
@@ -360,12 +363,12 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, c
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
 
-static forms matvec_forms(uint32_t rows, bool glu) {
-	return (forms){knit__vk_matvec_form(rows, glu), knit__vk_matvec_form(rows, false), rows == 1};
+static forms matvec_forms(const knit_vk_caps *caps, uint32_t rows, bool glu) {
+	return (forms){knit__vk_matvec_form(caps, rows, glu), knit__vk_matvec_form(caps, rows, false), rows == 1};
 }
 
 /* Tiles by how many rows there are; those of glu have sums for two weights. */
-static forms tile_forms(uint32_t rows, bool glu, bool dot) {
+static forms tile_forms(const knit_vk_caps *caps, uint32_t rows, bool glu, bool dot) {
 	const knit_vk_linear_form large = {.tile = true, .rows = 128, .columns = 64, .my_rows = 8, .my_columns = 4};
 	const knit_vk_linear_form middle = {.tile = true, .rows = 64, .columns = 64, .my_rows = 4, .my_columns = 4};
 	const knit_vk_linear_form half = {.tile = true, .rows = 64, .columns = 32, .my_rows = 4, .my_columns = 4};
@@ -373,7 +376,7 @@ static forms tile_forms(uint32_t rows, bool glu, bool dot) {
 	knit_vk_linear_form form = rows <= 32 ? small : glu ? half : rows <= 64 ? middle : large;
 
 	form.dot = dot;
-	return (forms){form, knit__vk_matvec_form(8, false), false};
+	return (forms){form, knit__vk_matvec_form(caps, 8, false), false};
 }
 
 #define KERNEL(name_, OP, glu, SUFFIX, FORMS, ACCEPTS, SCRATCH, NEEDS) \
@@ -396,20 +399,20 @@ static forms tile_forms(uint32_t rows, bool glu, bool dot) {
 	                                                 .plan = plan_##name_##SUFFIX, \
 	                                                 .fill = fill_##name_##SUFFIX};
 
-/* Fewest rows first: a row of the table is passed over where the bucket has more. */
+/* Fewest rows first: a row of the table is passed over where the bucket has more; how many are few is tuned. */
 #define MATVEC(name_, OP, glu, ROWS) \
-	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(ROWS, glu), accepts_rows(caps, node, ROWS), scratch, 0)
+	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(caps, ROWS, glu), accepts_matvec(caps, node, ROWS), scratch, 0)
 #define TILE(name_, OP, glu, ROWS, LEAST) \
-	KERNEL(name_, OP, glu, _tile_dot_##ROWS, tile_forms(ROWS, glu, true), \
-	       accepts_tile(caps, node, tile_forms(ROWS, glu, true), LEAST), scratch_dot, KNIT_VK_DOT) \
-	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(ROWS, glu, false), \
-	       accepts_tile(caps, node, tile_forms(ROWS, glu, false), LEAST), scratch, 0)
+	KERNEL(name_, OP, glu, _tile_dot_##ROWS, tile_forms(caps, ROWS, glu, true), \
+	       accepts_tile(caps, node, tile_forms(caps, ROWS, glu, true), LEAST), scratch_dot, KNIT_VK_DOT) \
+	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(caps, ROWS, glu, false), \
+	       accepts_tile(caps, node, tile_forms(caps, ROWS, glu, false), LEAST), scratch, 0)
 #define KERNELS(name_, OP, glu) \
 	MATVEC(name_, OP, glu, 1) \
 	MATVEC(name_, OP, glu, 4) \
 	MATVEC(name_, OP, glu, 8) \
-	TILE(name_, OP, glu, 128, 65) \
-	TILE(name_, OP, glu, 64, 33) \
+	TILE(name_, OP, glu, 128, caps->tuning.large_tile_rows) \
+	TILE(name_, OP, glu, 64, caps->tuning.middle_tile_rows) \
 	TILE(name_, OP, glu, 32, 0)
 
 static bool all_blocks(const knit_node_view *node) {
@@ -423,7 +426,7 @@ static bool all_blocks(const knit_node_view *node) {
 
 static bool accepts_tile(const knit_vk_caps *caps, const knit_node_view *node, forms f, uint32_t least) {
 	return most_rows(node) >= least && knit__vk_linear_form_fits(caps, &f.main, node->op == KNIT_OP_GLU) &&
-	       (!f.main.dot || all_blocks(node)) && accepts(caps, node);
+	       (!f.main.dot || (most_rows(node) >= caps->tuning.dot_rows && all_blocks(node))) && accepts(caps, node);
 }
 
 KERNELS(linear, KNIT_OP_LINEAR, false)

@@ -18,8 +18,8 @@ typedef struct knit_vk_linear_form {
 	uint32_t my_rows, my_columns;  /* of an invocation of a tile */
 } knit_vk_linear_form;
 
-/* The matrix-vector form for at most so many rows: 1, 4 or 8. */
-knit_vk_linear_form knit__vk_matvec_form(uint32_t rows, bool glu);
+/* The matrix-vector form for at most so many rows at once: 1, 4 or 8. */
+knit_vk_linear_form knit__vk_matvec_form(const knit_vk_caps *caps, uint32_t rows, bool glu);
 /* Whether the device has the invocations and the shared memory for it. */
 bool knit__vk_linear_form_fits(const knit_vk_caps *caps, const knit_vk_linear_form *form, bool glu);
 

@@ -2,21 +2,20 @@
  * linear_matvec.comp, linear_tile.comp, linear_tile_dot.comp. */
 #include "linear.h"
 
-#define MATVEC_WIDTH 64
 #define RANGE_ROWS 64   /* what any form takes at once: ranges are multiples of it where they can be */
 #define RANGE_ALIGN 256 /* of the first byte of a range: no device asks for more, and whole vectors stay whole */
 
 /* ---- forms ------------------------------------------------------------------------------------------------------- */
 
-knit_vk_linear_form knit__vk_matvec_form(uint32_t rows, bool glu) {
-	const uint32_t columns = rows > 4 ? 2 : 4;
+knit_vk_linear_form knit__vk_matvec_form(const knit_vk_caps *caps, uint32_t rows, bool glu) {
+	const uint32_t columns = caps->tuning.matvec_columns[rows > 4 ? 2 : rows > 1 ? 1 : 0];
 
-	return (knit_vk_linear_form){.rows = rows, .columns = glu ? columns / 2 : columns};
+	return (knit_vk_linear_form){.rows = rows, .columns = glu && columns > 1 ? columns / 2 : columns};
 }
 
 static uint32_t width_of(const knit_vk_caps *caps, const knit_vk_linear_form *form) {
 	if (!form->tile)
-		return knit__vk_local(caps, MATVEC_WIDTH);
+		return knit__vk_local(caps, caps->tuning.matvec_width);
 	return form->rows / form->my_rows * (form->columns / form->my_columns);
 }
 
