@@ -130,7 +130,7 @@ static int open_devices(ops_bench *b) {
 		bench_subject *const s = &b->devices[i];
 		snprintf(s->device, sizeof s->device, "%.60s", o->device_count ? o->devices[i] : "cpu");
 		snprintf(s->name, sizeof s->name, "%s", s->device);
-		s->on_host = strncmp(s->device, "cpu", 3) == 0;
+		s->on_host = strncmp(s->device, "cpu", 3) == 0 && strchr(s->device, '+') == NULL;
 		for (size_t k = 0; k < count && k < sizeof list / sizeof *list; ++k)
 			if (strcmp(list[k].id, s->device) == 0)
 				snprintf(s->driver, sizeof s->driver, "%.60s; %.90s", list[k].name, list[k].detail);

@@ -65,6 +65,7 @@ static bool read_row(const cJSON *o, bench_result *r, const char **wrong) {
 	snprintf(r->machine, sizeof r->machine, "%s", text_of(o, "machine") ? text_of(o, "machine") : "");
 	snprintf(r->commit, sizeof r->commit, "%s", text_of(o, "commit") ? text_of(o, "commit") : "");
 	(void)number_of(o, "clock_loop_after_s", &r->clock);
+	(void)number_of(o, "others_share", &r->busy);
 	r->wrong = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "wrong"));
 	if (!number_of(check, "nmse", &r->nmse) && r->wrong)
 		r->nmse = NAN;
@@ -230,6 +231,9 @@ static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
 		if (a->clock > 0 && b->clock > 0 && fabs(b->clock / a->clock - 1) > 0.05)
 			fprintf(f, "warning: a fixed loop took %.0f %% %s in the new run: the clock, not the program, may have changed\n",
 			        fabs(b->clock / a->clock - 1) * 100, b->clock > a->clock ? "longer" : "less");
+		if (a->busy > 0.05 || b->busy > 0.05)
+			fprintf(f, "warning: other processes took %.0f %% of the machine in the old run, %.0f %% in the new one: differences may be "
+			           "theirs\n", fmax(a->busy, 0) * 100, fmax(b->busy, 0) * 100);
 		return; /* they are of the run, the same in each row */
 	}
 }

@@ -12,6 +12,7 @@ typedef struct bench_result {
 	double seconds[BENCH_MAX_SAMPLES], tokens; /* of the whole test */
 	size_t count;
 	double clock; /* seconds of the fixed loop at the end of the run; 0: not known */
+	double busy;  /* share of the machine that others took during the run */
 	bool wrong;   /* it computes something else than the model */
 	double nmse;
 } bench_result;
