@@ -194,6 +194,26 @@ static double number(const cJSON *o, const char *name) {
 	return item->valuedouble;
 }
 
+/* Single ops are compared, too; a case that a device has no kernel for has no runs. */
+START_TEST(ops) {
+	static const char rows[] =
+		"{\"schema\":\"knit.ops/1\",\"op\":\"linear\",\"operands\":\"q8_0, 64 x 64, 1 token\",\"device\":\"cpu\",\"threads\":1,"
+		"\"seconds\":[1e-6,1e-6,1e-6,1e-6,1e-6]}\n"
+		"{\"schema\":\"knit.ops/1\",\"op\":\"linear\",\"operands\":\"q8_0, 64 x 64, 1 token\",\"device\":\"vulkan:0\",\"threads\":1,"
+		"\"seconds\":[]}\n";
+	const bytes b = {.data = (uint8_t *)(uintptr_t)rows, .count = sizeof rows - 1};
+	bench_results a;
+	bench_change c[4];
+
+	read_back(&b, &a);
+	ck_assert_uint_eq(bench_compare(&a, &a, c), 2);
+	ck_assert(c[0].verdict == BENCH_SAME && c[1].verdict == BENCH_TOO_FEW);
+	ck_assert_double_eq_tol(c[0].new_rate.median, 1e6, 1);
+	ck_assert_str_eq(c[1].new->subject, "vulkan:0");
+	bench_results_clear(&a);
+}
+END_TEST
+
 /* Every column is there and holds what it says; no time is asked to be anything but positive. */
 START_TEST(rows_are_complete) {
 	static const char *const texts[] = {"date", "commit", "machine", "system", "flags", "model", "kv", "subject", "version",
@@ -260,7 +280,7 @@ START_TEST(the_check_can_fail) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {verdicts, gone_and_added, wrong_files, exit_codes, rows_are_complete, the_check_can_fail};
+	const TTest *const tests[] = {verdicts, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
 
 	return suite_run("bench_compare", tests, (int)(sizeof tests / sizeof tests[0]));
 }
