@@ -269,8 +269,7 @@ static int measure(bench *b) {
 		if (code == CLI_OK || rows[0].count >= 3)
 			b->run.row_count += b->subject_count;
 	}
-	/* A peer is a process of its own: what it takes is not the neighbours'. */
-	if (others >= 0 && b->o->peer_count == 0)
+	if (others >= 0)
 		b->run.busy = (bench_others_seconds() - others) / ((now() - begin) * bench_cores());
 	return code;
 }
