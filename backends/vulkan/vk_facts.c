@@ -114,7 +114,7 @@ static void add_memory(facts *f, const knit_vk_probe *p) {
 
 static const struct { uint32_t bit; const char *name; } feature_names[] = {
 	{KNIT_VK_DOT, "integer dot product"},
-	{KNIT_VK_COOPMAT, "cooperative matrix 16x16x16 f16"},
+	{KNIT_VK_COOPMAT, "cooperative matrix of f16"},
 	{KNIT_VK_SUBGROUP_CONTROL, "subgroup size control"},
 };
 enum { FEATURE_COUNT = sizeof feature_names / sizeof feature_names[0] };

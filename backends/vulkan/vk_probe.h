@@ -17,6 +17,7 @@ typedef struct knit_vk_probe {
 	/* Bytes this process may still use of each heap, and uses: the driver's word (VK_EXT_memory_budget), else the size. */
 	VkDeviceSize heap_budget[VK_MAX_MEMORY_HEAPS], heap_usage[VK_MAX_MEMORY_HEAPS];
 	knit_vk_caps caps;       /* lowered by KNIT_VK_LIMITS */
+	knit_vk_matrix matrix;   /* cooperative matrices of f16 with f32 sums */
 	uint32_t offered;        /* features as the device has them: KNIT_VK_* */
 	uint32_t pipeline_subgroup; /* what every pipeline requires that does not say; 0: nothing */
 	uint32_t queue_family, timestamp_bits;
