@@ -368,7 +368,8 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, c
 		return;
 	const knit_vk_linear l = linear_of(caps, s, &o, f, &j);
 	if (j.prepare)
-		(f->main.coop ? knit__vk_split_fill : knit__vk_quantise_fill)(caps, &s->in[0], l.x_low_at, l.low_row, params, groups);
+		(f->main.coop ? knit__vk_split_fill : knit__vk_quantise_fill)(caps, &s->in[0], l.x_low_at, l.low_row, params,
+		                                                              groups);
 	else
 		knit__vk_linear_fill(caps, &l, params, groups);
 }
