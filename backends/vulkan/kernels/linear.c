@@ -453,10 +453,12 @@ static bool all_f16(const knit_node_view *node) {
 	return true;
 }
 
+/* The scratch is larger than x. */
 static bool accepts_coop(const knit_vk_caps *caps, const knit_node_view *node) {
 	const knit_vk_linear_form form = knit__vk_coop_form(caps, node->op == KNIT_OP_GLU);
 
-	return all_f16(node) && knit__vk_linear_form_fits(caps, &form, node->op == KNIT_OP_GLU) && accepts(caps, node);
+	return all_f16(node) && knit__vk_linear_form_fits(caps, &form, node->op == KNIT_OP_GLU) && accepts(caps, node) &&
+	       scratch_coop(caps, node) <= knit__vk_min(caps->max_binding_bytes, caps->max_allocation_bytes);
 }
 
 static bool accepts_tile(const knit_vk_caps *caps, const knit_node_view *node, forms f, uint32_t least) {
