@@ -1,4 +1,4 @@
-/* Owns the file that keeps what was measured on a device: a few lines of text that end with a checksum. Nothing depends on
+/* Owns the file that keeps what was measured on a device: lines of text that end with a checksum. Nothing hangs on
  * it: whatever is wrong with it, the table holds. */
 #include "vk_tune_file.h"
 

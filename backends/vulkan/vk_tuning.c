@@ -79,26 +79,21 @@ static bool width_fits(const knit_vk_caps *caps, uint32_t width) {
 }
 
 bool knit__vk_candidate_fits(const knit_vk_caps *caps, const knit_vk_choice *c, uint32_t value) {
-	if (!is_candidate(c, value))
+	/* The table's own value always does: kernels fold a group that is too wide. */
+	if (value == knit__vk_tuning_get(knit__vk_tuning_of((int)caps->device_class), c))
+		return true;
+	if (c->fixed || !is_candidate(c, value))
 		return false;
-	if (c->fixed)
-		return value == knit__vk_tuning_get(knit__vk_tuning_of(caps->device_class), c);
 	if (c->offset == AT(matvec_width))
 		return width_fits(caps, value);
 	if (c->offset == AT(dot_rows))
-		return (caps->features & KNIT_VK_DOT) || value == knit__vk_tuning_of(caps->device_class)->dot_rows;
+		return caps->features & KNIT_VK_DOT;
 	return true;
 }
 
-/* The table's own values always do: kernels fold what is too wide. */
 bool knit__vk_tuning_fits(const knit_vk_caps *caps, const knit_vk_tuning *t) {
-	const knit_vk_tuning *const usual = knit__vk_tuning_of(caps->device_class);
-
-	for (uint32_t i = 0; i < knit__vk_choice_count; ++i) {
-		const knit_vk_choice *const c = &knit__vk_choices[i];
-		const uint32_t value = knit__vk_tuning_get(t, c);
-		if (value != knit__vk_tuning_get(usual, c) && !knit__vk_candidate_fits(caps, c, value))
+	for (uint32_t i = 0; i < knit__vk_choice_count; ++i)
+		if (!knit__vk_candidate_fits(caps, &knit__vk_choices[i], knit__vk_tuning_get(t, &knit__vk_choices[i])))
 			return false;
-	}
 	return true;
 }

@@ -1,4 +1,4 @@
-/* Owns the choices of kernels that are a matter of speed alone: a value for each class of device, and which others may be
+/* Owns the choices of kernels that are a matter of speed alone: a value for each class of device, which others may be
  * tried. Any of them gives right results. Knows no kernel and nothing of measuring. */
 #ifndef KNIT_VK_TUNING_H
 #define KNIT_VK_TUNING_H
@@ -18,7 +18,7 @@ typedef struct knit_vk_tuning {
 	uint32_t matvec_rows;       /* rows of x in a bucket up to which matrix-vector forms are used; beyond it tiles */
 	uint32_t middle_tile_rows;  /* rows of x in a bucket from which tiles take 64 at once, below it 32 */
 	uint32_t large_tile_rows;   /* and from which they take 128 */
-	uint32_t dot_rows;          /* rows of x from which tiles meet weights in blocks as 8-bit integers, where there are such */
+	uint32_t dot_rows;          /* rows from which tiles meet weights in blocks as 8-bit integers, if there are such */
 	uint32_t attention_chunk;   /* positions that a group of a split attention takes, at least; a multiple of 32 */
 	uint32_t attention_quads;   /* vectors of queries, and as many of sums, that an invocation holds; at most 16 */
 } knit_vk_tuning;
@@ -40,9 +40,9 @@ extern const uint32_t knit__vk_choice_count;
 
 uint32_t knit__vk_tuning_get(const knit_vk_tuning *t, const knit_vk_choice *c);
 void knit__vk_tuning_set(knit_vk_tuning *t, const knit_vk_choice *c, uint32_t value);
-/* Whether the device's limits allow this value of the choice and it is one of the candidates. */
+/* Whether it is the table's value, or one of the candidates that the device's limits allow. */
 bool knit__vk_candidate_fits(const struct knit_vk_caps *caps, const knit_vk_choice *c, uint32_t value);
-/* Whether all of them are so, but for those that are as in the table. */
+/* Whether all of them are so. */
 bool knit__vk_tuning_fits(const struct knit_vk_caps *caps, const knit_vk_tuning *t);
 
 #endif
