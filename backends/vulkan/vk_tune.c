@@ -15,7 +15,7 @@
 #define WORTH 0.97   /* of the usual time: less is not told from noise */
 #define WARM_MS 300  /* devices raise their clocks only after a while */
 
-/* One trial of the choice of this name. */
+/* One trial of the choice of this name. Tiles by bf16: f16 may go to cooperative matrices, which have one form. */
 static const struct { const char *choice; knit_vk_trial_desc what; } trials[] = {
 	{"matvec_width", {.dtype = KNIT_F16, .rows = 1}},
 	{"matvec_width", {.dtype = KNIT_Q8_0, .rows = 1}},
@@ -26,10 +26,10 @@ static const struct { const char *choice; knit_vk_trial_desc what; } trials[] = 
 	{"dot_rows", {.dtype = KNIT_Q8_0, .rows = 24}},
 	{"dot_rows", {.dtype = KNIT_Q8_0, .rows = 128}},
 	{"large_tile_rows", {.dtype = KNIT_Q8_0, .rows = 96}},
-	{"large_tile_rows", {.dtype = KNIT_F16, .rows = 160}},
-	{"large_tile_rows", {.dtype = KNIT_F16, .rows = 320}},
+	{"large_tile_rows", {.dtype = KNIT_BF16, .rows = 160}},
+	{"large_tile_rows", {.dtype = KNIT_BF16, .rows = 320}},
 	{"middle_tile_rows", {.dtype = KNIT_Q8_0, .rows = 24}},
-	{"middle_tile_rows", {.dtype = KNIT_F16, .rows = 48}},
+	{"middle_tile_rows", {.dtype = KNIT_BF16, .rows = 48}},
 	{"matvec_rows", {.dtype = KNIT_Q8_0, .rows = 6}},
 	{"matvec_rows", {.dtype = KNIT_Q8_0, .rows = 12}},
 	{"matvec_rows", {.dtype = KNIT_F16, .rows = 24}},
