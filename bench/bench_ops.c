@@ -23,7 +23,7 @@ static const char help[] =
 	"      --tokens LIST     (1,512)\n"
 	"      --shape LIST      of which models (125m,1.1b)\n"
 	"      --rows N, --columns N   one matrix of that size instead of the models'\n"
-	"      --device LIST, --compare LIST   devices (the best one)\n"
+	"      --device LIST, --compare LIST   devices (cpu)\n"
 	"      --threads N       of the CPU (one per core)\n"
 	"  -r, --runs N          runs of each (30)\n"
 	"      --seconds S       or so many seconds, with at least 3 runs (0.3)\n"
