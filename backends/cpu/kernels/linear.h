@@ -47,7 +47,7 @@ typedef struct knit_linear_isa {
 } knit_linear_isa;
 
 /* A variant's tables, one per weight type. */
-typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0; } knit_linear_level;
+typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0, *q4_k, *q6_k; } knit_linear_level;
 extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512;
 const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight);
 /* The same for weights in panels; a level has none or both. */
@@ -87,6 +87,12 @@ static inline const char *knit__linear_bias(const knit_linear_tile_args *a, int 
 }
 static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int row) {
 	return a->x[row] + 2 * a->k_padded + a->k0 / 8;
+}
+
+/* For q4_K, whose minima multiply the sum of a block of x: k / 32 floats in the place of the int32, the block's scale
+ * times the sum of its q. */
+static inline const char *knit__linear_block_sum(const knit_linear_tile_args *a, int row) {
+	return a->x[row] + a->k_padded + a->k0 / 8;
 }
 
 /* For weights in panels, sums go by block and not by fours: k_padded / 32 int32 in the same place. */
@@ -130,6 +136,8 @@ void knit__linear_quantise_block(const float *x, int8_t *q, float *scale);
 void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_avx2(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_panels(const float *x, int64_t k, int32_t bias, char *row);
+/* From a row that one of the above has quantised with any bias: the block sums that q4_K wants. */
+void knit__linear_sum_blocks(int64_t k, char *row);
 
 bool knit__linear_accepts_panels(const knit_node_view *node, knit_dtype weight);
 bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight);
@@ -139,7 +147,7 @@ int64_t knit__linear_units(const knit_cpu_step *s);
 void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
 void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
 
-/* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0. */
+/* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0, isa_q4_k, isa_q6_k. */
 #define KNIT_LINEAR_ENTRY(type, DTYPE) \
 	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts(node, DTYPE); } \
 	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
@@ -184,11 +192,16 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 	KNIT_LINEAR_ENTRY(bf16, KNIT_BF16) \
 	KNIT_LINEAR_QUANTISED_ENTRY(q8_0, KNIT_Q8_0) \
 	KNIT_LINEAR_QUANTISED_ENTRY(q4_0, KNIT_Q4_0) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q4_k, KNIT_Q4_K) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q6_k, KNIT_Q6_K) \
 	KNIT_LINEAR_KERNEL(f32, suffix, level) \
 	KNIT_LINEAR_KERNEL(f16, suffix, level) \
 	KNIT_LINEAR_KERNEL(bf16, suffix, level) \
 	KNIT_LINEAR_QUANTISED_KERNEL(q8_0, suffix, level) \
 	KNIT_LINEAR_QUANTISED_KERNEL(q4_0, suffix, level) \
-	const knit_linear_level knit__linear_level_##suffix = {&isa_f32, &isa_f16, &isa_bf16, &isa_q8_0, &isa_q4_0};
+	KNIT_LINEAR_QUANTISED_KERNEL(q4_k, suffix, level) \
+	KNIT_LINEAR_QUANTISED_KERNEL(q6_k, suffix, level) \
+	const knit_linear_level knit__linear_level_##suffix = {&isa_f32,  &isa_f16,  &isa_bf16, &isa_q8_0, \
+	                                                     &isa_q4_0, &isa_q4_k, &isa_q6_k};
 
 #endif

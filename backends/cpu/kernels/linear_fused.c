@@ -53,8 +53,10 @@ typedef struct part {
 } part;
 
 /* Quantised rows of x differ by weight type and layout (linear.h). */
-enum { ROW_KINDS = 4 };
+enum { ROW_KINDS = 6 };
 static int row_kind(knit_dtype weight, uint8_t layout) {
+	if (knit__is_super(weight))
+		return weight == KNIT_Q4_K ? 4 : 5;
 	return (weight == KNIT_Q4_0) + (layout == KNIT_CPU_PANELS ? 2 : 0);
 }
 

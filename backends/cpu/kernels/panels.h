@@ -25,9 +25,11 @@ static inline int64_t knit__panel_bytes(knit_dtype t, int64_t columns) {
 	return (columns + KNIT_PANEL_GROUP - 1) / KNIT_PANEL_GROUP * knit__panel_group_bytes(t);
 }
 
+static inline bool knit__has_panels(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+
 /* A whole quantised matrix that lies in panels. */
 static inline bool knit__weight_panels(const knit_operand_view *v) {
-	return v->layout == KNIT_CPU_PANELS && v->rank == 2 && v->contiguous && knit__is_block(v->dtype);
+	return v->layout == KNIT_CPU_PANELS && v->rank == 2 && v->contiguous && knit__has_panels(v->dtype);
 }
 
 /* UINT64_MAX where 64 bits cannot count them. */
