@@ -26,7 +26,7 @@ uint8_t knit__cpu_weight_layout(const knit_device *dev, const knit_shape *weight
                                 uint32_t count) {
 	bool any = false;
 
-	if (dev->isa < KNIT_CPU_AVX2 || weight->rank != 2 || !knit__has_panels(weight->dtype) || weight->dims[0] == 0 ||
+	if (dev->isa < KNIT_CPU_AVX2 || weight->rank != 2 || !knit__is_block(weight->dtype) || weight->dims[0] == 0 ||
 	    weight->dims[1] == 0)
 		return 0;
 	for (uint32_t i = 0; i < count; ++i)
@@ -39,7 +39,7 @@ uint8_t knit__cpu_weight_layout(const knit_device *dev, const knit_shape *weight
 
 uint64_t knit__cpu_packed_bytes(const knit_device *dev, uint8_t layout, const knit_shape *weight) {
 	(void)dev;
-	if (layout != KNIT_CPU_PANELS || weight->rank != 2 || !knit__has_panels(weight->dtype))
+	if (layout != KNIT_CPU_PANELS || weight->rank != 2 || !knit__is_block(weight->dtype))
 		return UINT64_MAX;
 	return knit__panels_bytes(weight->dtype, weight->dims[0], weight->dims[1]);
 }

@@ -19,11 +19,13 @@ extern const knit_cpu_kernel knit__lora_select_plain;
 extern const knit_cpu_kernel knit__lora_select_avx2, knit__lora_select_avx512;
 extern const knit_cpu_kernel knit__linear_f32_avx2, knit__linear_f16_avx2, knit__linear_bf16_avx2,
 	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2, knit__linear_q4_k_avx2, knit__linear_q6_k_avx2, knit__attention_avx2, knit__linear_lora_avx2,
-	knit__linear_group_avx2, knit__linear_glu_avx2, knit__linear_q8_0_panels_avx2, knit__linear_q4_0_panels_avx2;
+	knit__linear_group_avx2, knit__linear_glu_avx2, knit__linear_q8_0_panels_avx2, knit__linear_q4_0_panels_avx2,
+	knit__linear_q4_k_panels_avx2, knit__linear_q6_k_panels_avx2;
 extern const knit_cpu_kernel knit__linear_f32_avx512, knit__linear_f16_avx512, knit__linear_bf16_avx512,
 	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512, knit__linear_q4_k_avx512, knit__linear_q6_k_avx512, knit__attention_avx512, knit__linear_lora_avx512,
 	knit__linear_group_avx512, knit__linear_glu_avx512, knit__linear_q8_0_panels_avx512,
-	knit__linear_q4_0_panels_avx512;
+	knit__linear_q4_0_panels_avx512,
+	knit__linear_q4_k_panels_avx512, knit__linear_q6_k_panels_avx512;
 #endif
 
 #endif
