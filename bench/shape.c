@@ -42,7 +42,8 @@ static knit_status take_type(const char *key, const char *text, knit_dtype *out,
 	const knit_dtype type = knit__dtype_parse(text);
 
 	if (type == 0 || type == KNIT_I32)
-		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "%s=%s is no type of weights (f32, f16, bf16, q8_0, q4_0, q4_K, q6_K, or q4_k_m for type)", key, text);
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+		                  "%s=%s is no type of weights (f32, f16, bf16, q8_0, q4_0, q4_K, q6_K, or q4_k_m for type)", key, text);
 	*out = type;
 	return KNIT_OK;
 }

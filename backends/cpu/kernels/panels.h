@@ -7,11 +7,11 @@
  *   q8_0: 2 x 8 vectors, vector j of 64 bytes = columns 4j .. 4j + 3 of the block, of row 0, row 1, ...; q + 128;
  *   q4_0: 2 x 4 vectors, vector j of 64 bytes = bytes 4j .. 4j + 3 of the block in the file, of row 0, row 1, ...
  * Super-blocks of 256 have a group each, of as many bytes as the 16 blocks in the file (q6_K: 32 more, so that vectors are
- * aligned). A value of one row stands beside that
- * of the next; a part of 32 columns has the vectors of a q4_0 block for its nibbles:
+ * aligned). A value of one row stands beside that of the next; a part of 32 columns has the vectors of a q4_0 block for its
+ * nibbles:
  *   q4_K: 16 d; 16 dmin; 12 x 16 bytes of packed scales and minima; 8 x 4 vectors;
- *   q6_K: 16 d and 32 bytes of zeros; 16 x 16 scales; 8 x 4 vectors of low bits; 8 x 2 vectors of high bits, byte i of which has two bits of each of
- *   the columns i, 8 + i, 16 + i, 24 + i. */
+ *   q6_K: 16 d and 32 bytes of zeros; 16 x 16 scales; 8 x 4 vectors of low bits; 8 x 2 vectors of high bits, byte i of
+ *   which has two bits of each of the columns i, 8 + i, 16 + i, 24 + i. */
 #ifndef KNIT_KERNELS_PANELS_H
 #define KNIT_KERNELS_PANELS_H
 
