@@ -279,7 +279,7 @@ START_TEST(groups_mix_layouts) {
 			b.attr[KNIT_GROUP_N].i = 3;
 			bench_in(&b, KNIT_GROUP_X, KNIT_F32, 2, (int64_t[]){rows, k}, 1, 0, 0);
 			for (int i = 0; i < 3; ++i) {
-				bench_in(&b, (uint32_t)(KNIT_GROUP_W + 3 * i), types[(t / 2 + i) % 4], 2, (int64_t[]){n[i], k}, 1, 0, 0);
+				bench_in(&b, (uint32_t)(KNIT_GROUP_W + 3 * i), types[(t / 2 + (t % 2 ? i : 0)) % 4], 2, (int64_t[]){n[i], k}, 1, 0, 0);
 				if (mixture >> i & 1)
 					bench_pack(&b, (uint32_t)(KNIT_GROUP_W + 3 * i));
 				if (i == 0)
