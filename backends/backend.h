@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 5
+#define KNIT_BACKEND_ABI 6
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -73,6 +73,10 @@ typedef struct knit_backend {
 	bool (*lost)(const knit_device *dev);
 	/* What there is to know of a device, open or not; one that is not available has none. */
 	knit_status (*facts)(uint32_t index, const knit_context_desc *host, knit_device_fact *out, size_t cap, size_t *count);
+	/* knit_device_tune for device `index`, which is opened for it and closed. desc is not NULL, *out is zeroed. NULL: there
+	 * is nothing to choose. */
+	knit_status (*tune)(uint32_t index, const knit_context_desc *host, const knit_tune_desc *desc, knit_tune_result *out,
+	                    knit_diag *diag);
 } knit_backend;
 
 /* NULL past the end; the order is fixed at build and "best" is the first available. */

@@ -157,9 +157,6 @@ static void log_progress(knit_program *p, uint64_t before, uint64_t done) {
 		          (unsigned long long)((p->memory.weight_bytes + p->memory.adapter_bytes) >> 20));
 }
 
-/* Where buffers are host memory, a split with the CPU brings no room. */
-static bool unified(const knit_opened *o) { return o->backend->caps(o->dev)->unified_memory; }
-
 static knit_status weights_make(knit_program *p, knit_diag *d) {
 	const knit_schedule *const s = p->buckets[0].schedule;
 	uint64_t copied = 0;
@@ -180,7 +177,7 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 		if (status == KNIT_ERR_MEMORY)
 			return knit__fail(d, status, 0, "%.150s; all weights are %llu bytes%s", why.text,
 			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes),
-			                  unified(p->device) ? "" : "; device \"vulkan+cpu\" splits them");
+			                  knit__device_split_hint(p->device));
 		if (status != KNIT_OK)
 			return knit__fail(d, status, why.node, "%s", why.text);
 		if (p->weights[i]->copied) {

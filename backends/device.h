@@ -58,6 +58,9 @@ void knit__device_leave(knit_opened *o);
 /* " (12.0 of 2048.0 MiB are free)" where the device says so, else "". Returns out. */
 const char *knit__device_room_text(const knit_opened *o, char *out, size_t size);
 
+/* What to do about memory that is short: "; device \"vulkan+cpu\" splits" where that would bring room, else "". */
+const char *knit__device_split_hint(const knit_opened *o);
+
 /* The buffer of a weight: the host's bytes in place where the device can, a copy otherwise. The host's bytes must stay
  * until the release. host NULL: a zeroed buffer of its own. */
 knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t bytes, const char *name,

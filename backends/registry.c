@@ -306,6 +306,10 @@ const char *knit__device_room_text(const knit_opened *o, char *out, size_t size)
 	return out;
 }
 
+const char *knit__device_split_hint(const knit_opened *o) {
+	return o->far || o->backend->caps(o->dev)->unified_memory ? "" : "; device \"vulkan+cpu\" splits";
+}
+
 static knit_status fail_not_found(knit_context *ctx, const char *id, knit_diag *d) {
 	knit_device_info infos[MAX_DEVICES];
 	char known[144] = "";
@@ -393,6 +397,25 @@ static knit_status id_find(knit_context *ctx, const char *id, const knit_backend
 		return KNIT_OK;
 	}
 	return KNIT_ERR_NOT_FOUND;
+}
+
+knit_status knit_device_tune(knit_context *ctx, const char *id, const knit_tune_desc *desc, knit_tune_result *out,
+                             knit_diag *d) {
+	static const knit_tune_desc usual;
+	const knit_backend *b = NULL;
+	uint32_t index;
+
+	if (!ctx || !id || !out)
+		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "knit_device_tune: an argument is NULL");
+	*out = (knit_tune_result){0};
+	const knit_status status = id_find(ctx, id, &b, &index, d);
+	if (status == KNIT_ERR_NOT_FOUND)
+		return fail_not_found(ctx, id, d);
+	if (status != KNIT_OK)
+		return status;
+	if (!b->tune)
+		return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %.40s has nothing to tune", id);
+	return b->tune(index, &ctx->desc, desc ? desc : &usual, out, d);
 }
 
 /* "vulkan+cpu": the ids of two devices. NOT_FOUND, without words, for anything else. */

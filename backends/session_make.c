@@ -77,8 +77,9 @@ static knit_status fail_buffer(knit_session *s, const knit_buffer_desc *b, uint6
 		all += owned(&schedule->buffers[i]) ? bytes_wanted(s->program, i) : 0;
 	if (status == KNIT_ERR_MEMORY)
 		knit__device_room_text(o, room, sizeof room);
-	return knit__fail(&s->diag, status, 0, "%s: \"%.60s\" needs %" PRIu64 " bytes, the session %" PRIu64 ": %s%s", o->id,
-	                  b->use == KNIT_BUFFER_ARENA ? "arena" : b->name, bytes, all, knit_status_name(status), room);
+	return knit__fail(&s->diag, status, 0, "%s: \"%.60s\" needs %" PRIu64 " bytes, the session %" PRIu64 ": %s%s%s", o->id,
+	                  b->use == KNIT_BUFFER_ARENA ? "arena" : b->name, bytes, all, knit_status_name(status), room,
+	                  status == KNIT_ERR_MEMORY ? knit__device_split_hint(o) : "");
 }
 
 static knit_status buffers_make(knit_session *s) {

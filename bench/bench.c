@@ -15,7 +15,8 @@ static const char help[] =
 	"  knit bench --shape 1.1b,type=q4_0 -d 0,4096      a made-up model, at two depths of context\n"
 	"  knit bench story.gguf --device cpu,vulkan        two devices, the second's ratio to the first\n"
 	"  knit bench --shape 1.1b,type=q8_0 --peer llama-bench=/opt/llama.cpp/build/bin/llama-bench\n"
-	"  knit bench compare OLD NEW                       two runs with --json: which tests became faster or slower\n\n"
+	"  knit bench compare OLD NEW                       two runs with --json: which tests became faster or slower\n"
+	"  knit bench ops --help                            single ops\n\n"
 	"shapes (random weights; see below for keys):\n%s"
 	"  or llama:dim=2048,layers=22,heads=32,kv_heads=4,ff=5632,vocab=32000,type=q4_0,visits=3,lora=16\n"
 	"  keys after a name change it: 1.1b,type=f16; 125m,layers=10,visits=3; also head_dim, context, embedding, rich, tied, seed;\n"
@@ -151,6 +152,8 @@ int cli_bench(int argc, char **argv) {
 	if (argc > 1 && strcmp(argv[1], "compare") == 0)
 		return bench_compare_main(argc - 1, argv + 1);
 	keep_flags(argc, argv, o.flags, sizeof o.flags);
+	if (argc > 1 && strcmp(argv[1], "ops") == 0)
+		return bench_ops_main(argc - 1, argv + 1, o.flags);
 	while ((option = getopt_long(argc, argv, ":hp:n:d:r:o:", longs, NULL)) != -1) {
 		if (option == 'h') {
 			printf(help, bench_shape_names());

@@ -37,5 +37,7 @@ int bench_write(const char *path, void (*print)(FILE *f, void *user), void *user
 
 /* bench/bench_compare.c: `knit bench compare`. argv[0] is "compare". */
 int bench_compare_main(int argc, char **argv);
+/* bench/bench_ops.c: `knit bench ops`. argv[0] is "ops"; flags: the call, for the output. */
+int bench_ops_main(int argc, char **argv, const char *flags);
 
 #endif

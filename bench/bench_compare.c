@@ -9,7 +9,8 @@ enum { OPT_FAIL_IF = CLI_OPT_OWN };
 #define MAX_FILE_BYTES ((size_t)256 << 20)
 
 static const char help[] =
-	"knit bench compare OLD NEW: which tests became faster or slower between two runs of `knit bench --json`.\n\n"
+	"knit bench compare OLD NEW: which tests became faster or slower between two runs of `knit bench --json`\n"
+	"or `knit bench ops --json`.\n\n"
 	"  knit bench compare before.jsonl after.jsonl\n"
 	"  knit bench compare before.jsonl after.jsonl --fail-if 3%      for CI: exit code 1 if something is slower than that\n\n"
 	"A difference counts only where the 95 % intervals of the two medians part, with at least 5 runs on each side.\n\n"

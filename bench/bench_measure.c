@@ -138,7 +138,10 @@ static int open_subjects(bench *b) {
 			return cli_fail_diag(status, &diag);
 		bench_subject *const s = b->subjects[b->subject_count++];
 		b->descs[b->desc_count++] = desc;
-		snprintf(s->name, sizeof s->name, "knit %.50s", s->device);
+		snprintf(s->name, sizeof s->name, "knit %.40s", s->device);
+		for (size_t k = 0, same = 1; k + 1 < b->subject_count; ++k) /* one device twice shows what the noise is */
+			if (strcmp(b->subjects[k]->device, s->device) == 0)
+				snprintf(s->name, sizeof s->name, "knit %.40s #%zu", s->device, ++same);
 		status = look_at(b, &desc, s, &diag);
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
@@ -259,14 +262,14 @@ static int measure(bench *b) {
 			rows[i].subject = b->subjects[i];
 			rows[i].test = tests[t];
 			if (strcmp(b->subjects[i]->device, "null") != 0) /* which moves and computes nothing */
-				bench_cost_of(bench_knit_program(b->subjects[i]), &tests[t], b->o->batch, &rows[i].cost);
+				/* Another program is held against what this one has to move and compute for the same file. */
+				bench_cost_of(bench_knit_program(b->subjects[i < b->desc_count ? i : 0]), &tests[t], b->o->batch, &rows[i].cost);
 		}
 		code = measure_test(b, rows);
 		if (code == CLI_OK || rows[0].count >= 3)
 			b->run.row_count += b->subject_count;
 	}
-	/* A peer is a process of its own: what it takes is not the neighbours'. */
-	if (others >= 0 && b->o->peer_count == 0)
+	if (others >= 0)
 		b->run.busy = (bench_others_seconds() - others) / ((now() - begin) * bench_cores());
 	return code;
 }

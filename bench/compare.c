@@ -23,22 +23,50 @@ static bool number_of(const cJSON *o, const char *name, double *out) {
 	return cJSON_IsNumber(item);
 }
 
-/* What makes two rows the same test: not the folder that the model was in, nor the device's driver. */
-static bool read_key(const cJSON *o, bench_result *r, const char **wrong) {
-	static const char *const texts[] = {"model", "subject", "kv", "test"};
-	static const char *const numbers[] = {"prompt", "made", "depth", "threads", "batch"};
-	size_t used = 0;
+/* The texts and numbers of these names, one after the other; `used` of the key are taken. */
+static bool add_texts(const cJSON *o, const char *const *names, size_t count, bench_result *r, const char **wrong) {
+	size_t used = strlen(r->key);
 
-	for (size_t i = 0; i < sizeof texts / sizeof *texts; ++i) {
-		const char *const text = text_of(o, texts[i]);
-		*wrong = texts[i];
+	for (size_t i = 0; i < count; ++i) {
+		const char *const text = text_of(o, names[i]);
+		*wrong = names[i];
 		if (!text)
 			return false;
-		const char *const slash = i == 0 ? strrchr(text, '/') : NULL;
+		/* Of a model's path the folder does not count. */
+		const char *const slash = strcmp(names[i], "model") == 0 ? strrchr(text, '/') : NULL;
 		used += (size_t)snprintf(r->key + used, sizeof r->key - used, "%.400s|", slash ? slash + 1 : text);
 		if (used >= sizeof r->key)
 			return false;
 	}
+	return true;
+}
+
+/* A single op. */
+static bool read_op_key(const cJSON *o, bench_result *r, const char **wrong) {
+	static const char *const texts[] = {"op", "operands", "device"};
+	double threads;
+
+	if (!add_texts(o, texts, sizeof texts / sizeof *texts, r, wrong))
+		return false;
+	*wrong = "threads";
+	if (!number_of(o, "threads", &threads) || !(threads >= 0) || threads > 1e9)
+		return false;
+	const size_t used = strlen(r->key);
+	snprintf(r->key + used, sizeof r->key - used, "%.0f", threads);
+	snprintf(r->test, sizeof r->test, "%s %s", text_of(o, "op"), text_of(o, "operands"));
+	snprintf(r->subject, sizeof r->subject, "%s", text_of(o, "device"));
+	r->tokens = 1;
+	return true;
+}
+
+/* What makes two rows the same test: not the folder that the model was in, nor the device's driver. */
+static bool read_key(const cJSON *o, bench_result *r, const char **wrong) {
+	static const char *const texts[] = {"model", "subject", "kv", "test"};
+	static const char *const numbers[] = {"prompt", "made", "depth", "threads", "batch"};
+
+	if (!add_texts(o, texts, sizeof texts / sizeof *texts, r, wrong))
+		return false;
+	size_t used = strlen(r->key);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i) {
 		double v;
 		*wrong = numbers[i];
@@ -50,24 +78,27 @@ static bool read_key(const cJSON *o, bench_result *r, const char **wrong) {
 		r->tokens += i < 2 ? v : 0;
 	}
 	*wrong = "prompt or made";
+	snprintf(r->test, sizeof r->test, "%s", text_of(o, "test"));
+	snprintf(r->subject, sizeof r->subject, "%s", text_of(o, "subject"));
 	return r->tokens > 0;
 }
 
-static bool read_row(const cJSON *o, bench_result *r, const char **wrong) {
+static bool read_row(const cJSON *o, bool op, bench_result *r, const char **wrong) {
 	const cJSON *const seconds = cJSON_GetObjectItemCaseSensitive(o, "seconds"), *item;
 	const cJSON *const check = cJSON_GetObjectItemCaseSensitive(o, "check");
 
 	*r = (bench_result){0};
-	if (!read_key(o, r, wrong))
+	if (!(op ? read_op_key(o, r, wrong) : read_key(o, r, wrong)))
 		return false;
-	snprintf(r->test, sizeof r->test, "%s", text_of(o, "test"));
-	snprintf(r->subject, sizeof r->subject, "%s", text_of(o, "subject"));
 	snprintf(r->machine, sizeof r->machine, "%s", text_of(o, "machine") ? text_of(o, "machine") : "");
 	snprintf(r->commit, sizeof r->commit, "%s", text_of(o, "commit") ? text_of(o, "commit") : "");
 	(void)number_of(o, "clock_loop_after_s", &r->clock);
+	(void)number_of(o, "others_share", &r->busy);
 	r->wrong = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "wrong"));
 	if (!number_of(check, "nmse", &r->nmse) && r->wrong)
 		r->nmse = NAN;
+	if (op && number_of(o, "nmse_to_first", &r->nmse))
+		r->wrong = r->nmse > BENCH_NMSE_WRONG;
 	*wrong = "seconds";
 	if (!cJSON_IsArray(seconds))
 		return false;
@@ -101,15 +132,15 @@ static knit_status read_line(const char *name, size_t line, const char *text, si
 	knit_status status = KNIT_OK;
 	bench_result r;
 
-	/* What else a run may have written beside its rows. */
-	if (schema && (strcmp(schema, "knit.profile/1") == 0 || strcmp(schema, "knit.ops/1") == 0))
-		status = KNIT_OK;
+	const bool op = schema && strcmp(schema, "knit.ops/1") == 0;
+	if (schema && strcmp(schema, "knit.profile/1") == 0)
+		status = KNIT_OK; /* written beside the rows */
 	else if (!cJSON_IsObject(o))
 		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: no JSON object: needs what knit bench --json writes", name, line);
-	else if (!schema || strcmp(schema, "knit.bench/1") != 0)
+	else if (!op && (!schema || strcmp(schema, "knit.bench/1") != 0))
 		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: schema is %.40s, needs knit.bench/1", name, line,
 		                    schema ? schema : "not there");
-	else if (!read_row(o, &r, &wrong))
+	else if (!read_row(o, op, &r, &wrong))
 		status = knit__fail(diag, KNIT_ERR_FORMAT, 0, "%.80s, line %zu: \"%s\" is not there or out of range", name, line, wrong);
 	else
 		status = add_row(out, &r, name, line, diag);
@@ -230,6 +261,9 @@ static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
 		if (a->clock > 0 && b->clock > 0 && fabs(b->clock / a->clock - 1) > 0.05)
 			fprintf(f, "warning: a fixed loop took %.0f %% %s in the new run: the clock, not the program, may have changed\n",
 			        fabs(b->clock / a->clock - 1) * 100, b->clock > a->clock ? "longer" : "less");
+		if (a->busy > 0.05 || b->busy > 0.05)
+			fprintf(f, "warning: other processes took %.0f %% of the machine in the old run, %.0f %% in the new one: differences may be "
+			           "theirs\n", fmax(a->busy, 0) * 100, fmax(b->busy, 0) * 100);
 		return; /* they are of the run, the same in each row */
 	}
 }
@@ -237,8 +271,13 @@ static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
 void bench_print_changes(FILE *f, const bench_change *changes, size_t count, double limit) {
 	size_t tally[BENCH_ADDED + 1] = {0}, failed = 0;
 
+	int wide = 22;
+	for (size_t i = 0; i < count; ++i) {
+		const size_t n = strlen(changes[i].new ? changes[i].new->test : changes[i].old->test);
+		wide = (int)n > wide ? (int)n : wide;
+	}
 	print_doubts(f, changes, count);
-	fprintf(f, "%-22s %-20s  %28s  %28s  %22s  %s\n", "test", "subject", "old tokens/s (95 %)", "new tokens/s (95 %)",
+	fprintf(f, "%-*s %-20s  %28s  %28s  %22s  %s\n", wide, "test", "subject", "old, per second (95 %)", "new, per second (95 %)",
 	        "new / old (95 %)", "verdict");
 	for (size_t i = 0; i < count; ++i) {
 		const bench_change *const c = &changes[i];
@@ -246,7 +285,7 @@ void bench_print_changes(FILE *f, const bench_change *changes, size_t count, dou
 		char ratio[64] = "-", verdict[64];
 		if (c->ratio.count)
 			snprintf(ratio, sizeof ratio, "%.3f (%.3f-%.3f)", c->ratio.median, c->ratio.lo, c->ratio.hi);
-		fprintf(f, "%-22s %-20s", r->test, r->subject);
+		fprintf(f, "%-*s %-20s", wide, r->test, r->subject);
 		print_rate(f, &c->old_rate);
 		print_rate(f, &c->new_rate);
 		const bool fails = limit >= 0 && bench_change_fails(c, limit);

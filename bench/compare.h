@@ -8,17 +8,18 @@
 /* One row as it was read. Two rows are of the same test when their keys are equal. */
 typedef struct bench_result {
 	char key[640];
-	char test[48], subject[64], machine[128], commit[48];
-	double seconds[BENCH_MAX_SAMPLES], tokens; /* of the whole test */
+	char test[112], subject[64], machine[128], commit[48];
+	double seconds[BENCH_MAX_SAMPLES], tokens; /* of the whole test; a single op counts as one token */
 	size_t count;
 	double clock; /* seconds of the fixed loop at the end of the run; 0: not known */
+	double busy;  /* share of the machine that others took during the run */
 	bool wrong;   /* it computes something else than the model */
 	double nmse;
 } bench_result;
 
 typedef struct bench_results { bench_result *rows; size_t count, cap; } bench_results;
 
-/* Lines of schema "knit.bench/1". FORMAT with the line's number and what is wrong with it; an empty text is wrong, too. */
+/* Lines of schema "knit.bench/1" or "knit.ops/1"; profiles are passed over. FORMAT with the line's number and what is wrong with it; an empty text is wrong, too. */
 knit_status bench_results_read(const char *name, const char *text, size_t bytes, bench_results *out, knit_diag *diag);
 void bench_results_clear(bench_results *r);
 

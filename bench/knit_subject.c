@@ -135,7 +135,7 @@ static void describe(knit_subject *s) {
 	size_t count = 0;
 
 	snprintf(s->base.device, sizeof s->base.device, "%.60s", id);
-	s->base.on_host = strncmp(id, "cpu", 3) == 0;
+	s->base.on_host = strncmp(id, "cpu", 3) == 0 && strchr(id, '+') == NULL; /* not "cpu+vulkan:0" */
 	(void)knit_program_memory(s->decoder.program, &s->base.memory);
 	if (knit_devices(s->ctx, list, sizeof list / sizeof *list, &count) != KNIT_OK)
 		return;

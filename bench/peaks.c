@@ -290,6 +290,7 @@ void bench_measure_peaks(uint32_t count, bench_peaks *out) {
 			const uint64_t share = i == 2 ? sizes[i] / 2 / count : sizes[i] / 2;
 			out->cache_bytes[i] = share < MEMORY_BYTES ? share / 256 * 256 : MEMORY_BYTES;
 			out->cache_read_gbps[i] = best_of(works, threads, count, READ, out->cache_bytes[i]);
+			out->cache_copy_gbps[i] = best_of(works, threads, count, COPY, out->cache_bytes[i]);
 		}
 		out->f32_gflops = best_of(works, threads, count, FLOPS, 0);
 		out->int8_gops = best_of(works, threads, count, INT8, 0);

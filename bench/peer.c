@@ -77,7 +77,24 @@ static char *output_of(const peer *p, char *const *argv, knit_diag *diag) {
 	return text;
 }
 
-static knit_status read_samples(const peer *p, const char *text, double *out, size_t cap, size_t *count,
+/* What it says of itself: build, processor or GPU. */
+static void read_version(peer *p, const cJSON *row) {
+	const cJSON *const commit = cJSON_GetObjectItemCaseSensitive(row, "build_commit");
+	const cJSON *const number = cJSON_GetObjectItemCaseSensitive(row, "build_number");
+	const cJSON *const backends = cJSON_GetObjectItemCaseSensitive(row, "backends");
+	const cJSON *const cpu = cJSON_GetObjectItemCaseSensitive(row, "cpu_info"), *const gpu = cJSON_GetObjectItemCaseSensitive(row, "gpu_info");
+
+	if (cJSON_IsString(commit) && cJSON_IsNumber(number))
+		snprintf(p->base.version, sizeof p->base.version, "build %.0f (%.40s)", number->valuedouble, commit->valuestring);
+	if (cJSON_IsString(backends))
+		snprintf(p->base.device, sizeof p->base.device, "%.60s", backends->valuestring);
+	if (cJSON_IsString(gpu) && gpu->valuestring[0])
+		snprintf(p->base.driver, sizeof p->base.driver, "%.150s", gpu->valuestring);
+	else if (cJSON_IsString(cpu))
+		snprintf(p->base.driver, sizeof p->base.driver, "%.150s", cpu->valuestring);
+}
+
+static knit_status read_samples(peer *p, const char *text, double *out, size_t cap, size_t *count,
                                 knit_diag *diag) {
 	cJSON *const root = cJSON_Parse(text);
 	const cJSON *const first = cJSON_GetArrayItem(root, 0);
@@ -85,6 +102,7 @@ static knit_status read_samples(const peer *p, const char *text, double *out, si
 	const cJSON *item;
 
 	*count = 0;
+	read_version(p, first);
 	cJSON_ArrayForEach(item, samples) {
 		if (cJSON_IsNumber(item) && item->valuedouble > 0 && *count < cap)
 			out[(*count)++] = item->valuedouble * 1e-9;

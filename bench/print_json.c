@@ -89,6 +89,7 @@ static void add_peaks(cJSON *o, const bench_run *run, const bench_row *r) {
 		cJSON *const c = cJSON_CreateObject();
 		put(c, "bytes", (double)p->cache_bytes[i]);
 		put(c, "read_gb_per_s", p->cache_read_gbps[i]);
+		put(c, "copy_gb_per_s", p->cache_copy_gbps[i]);
 		cJSON_AddItemToArray(caches, c);
 	}
 	cJSON_AddItemToObject(peaks, "host_caches", caches);

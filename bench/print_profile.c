@@ -37,7 +37,7 @@ void bench_profile_print(FILE *f, const bench_run *run, const bench_profile *p, 
 
 	bench_test_name(&p->test, name);
 	fprintf(f, "\n%sprofile of %s, %s: one run of %" PRId64 " token%s takes %.0f us, %.0f of them in steps (medians of %zu runs)\n%s",
-	        markdown ? "- " : "", name, p->subject.name, p->tokens, p->tokens == 1 ? "" : "s", p->wall * 1e6, p->steps * 1e6,
+	        markdown ? "- " : "", name, p->subject.name, p->tokens, p->tokens == 1 ? "" : "s", p->wall * 1e6, p->inside * 1e6,
 	        p->runs, markdown ? "\n" : "");
 	row(f, markdown, titles);
 	if (markdown)
@@ -88,6 +88,7 @@ void bench_profile_json(FILE *f, const bench_run *run, const bench_profile *p) {
 	cJSON_AddNumberToObject(o, "tokens", (double)p->tokens);
 	cJSON_AddNumberToObject(o, "runs", (double)p->runs);
 	cJSON_AddNumberToObject(o, "wall_s", p->wall);
+	cJSON_AddNumberToObject(o, "inside_s", p->inside);
 	cJSON_AddNumberToObject(o, "steps_s", p->steps);
 	for (size_t i = 0; i < p->kind_count; ++i) {
 		const bench_profile_kind *const k = &p->kinds[i];

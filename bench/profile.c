@@ -118,7 +118,13 @@ static int by_time(const void *a, const void *b) {
 }
 
 static void finish(bench_profile *p) {
+	double sums[BENCH_PROFILE_RUNS] = {0};
+
+	for (size_t i = 0; i < p->kind_count; ++i)
+		for (size_t k = 0; k < p->runs; ++k)
+			sums[k] += p->kinds[i].seconds[k];
 	p->wall = median(p->walls, p->runs);
+	p->inside = median(sums, p->runs);
 	for (size_t i = 0; i < p->kind_count; ++i) {
 		p->kinds[i].median = median(p->kinds[i].seconds, p->runs);
 		p->steps += p->kinds[i].median;

@@ -35,7 +35,8 @@ typedef struct bench_profile {
 	size_t trace_count, trace_cap;
 	size_t runs;
 	double walls[BENCH_PROFILE_RUNS]; /* of the whole runs */
-	double wall, steps; /* medians: of a whole run, of the sum of its steps */
+	double wall, inside; /* medians: of a whole run, of what of it is in steps */
+	double steps;        /* sum of the kinds' medians: what shares are of */
 	bool int8;
 } bench_profile;
 

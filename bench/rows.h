@@ -31,7 +31,7 @@ typedef struct bench_row {
 /* What can be had of the machine at best, measured in the same run; 0: not measured. */
 typedef struct bench_peaks {
 	double read_gbps, copy_gbps;           /* memory */
-	double cache_read_gbps[3];             /* L1, L2, last level */
+	double cache_read_gbps[3], cache_copy_gbps[3]; /* L1, L2, last level */
 	uint64_t cache_bytes[3];
 	double f32_gflops, int8_gops;
 	uint32_t threads;

@@ -37,12 +37,25 @@ function(knit_shader row out_file out_line)
 			--depfile ${spv}.d -o ${spv}.raw ${KNIT_SHADER_FOLDER}/${source}
 		DEPENDS ${KNIT_SHADER_FOLDER}/${source}
 		DEPFILE ${spv}.d COMMENT "Shader ${name}" VERBATIM)
+	set(passes -O)
+	set(last ${CMAKE_COMMAND} -E rename ${spv}.opt ${spv})
+	set(tool "")
+	# Checked as what the tools know, then rewritten. The optimizer of Debian 12 ends where it simplifies sums of matrices.
+	if(coopmat IN_LIST needs)
+		set(passes --eliminate-dead-branches --merge-return --inline-entry-points-exhaustive
+			--eliminate-dead-functions --private-to-local
+			--eliminate-local-single-block --eliminate-local-single-store --eliminate-dead-code-aggressive
+			--scalar-replacement=100 --convert-local-access-chains --eliminate-local-multi-store --ccp
+			--eliminate-dead-branches --eliminate-dead-code-aggressive)
+		set(last knit-coopmat ${spv}.opt ${spv})
+		set(tool knit-coopmat)
+	endif()
 	# What is not valid never gets its name. The optimizer's own check has no word for our layout of blocks but a laxer one.
 	add_custom_command(OUTPUT ${spv}
-		COMMAND ${KNIT_SPIRV_OPT} --target-env=vulkan1.2 --scalar-block-layout -O ${spv}.raw -o ${spv}.opt
+		COMMAND ${KNIT_SPIRV_OPT} --target-env=vulkan1.2 --scalar-block-layout ${passes} ${spv}.raw -o ${spv}.opt
 		COMMAND ${KNIT_SPIRV_VAL} ${checks} ${spv}.opt
-		COMMAND ${CMAKE_COMMAND} -E rename ${spv}.opt ${spv}
-		DEPENDS ${spv}.raw COMMENT "Checking ${name}" VERBATIM)
+		COMMAND ${last}
+		DEPENDS ${spv}.raw ${tool} COMMENT "Checking ${name}" VERBATIM)
 	list(JOIN needs "," needs)
 	set(${out_file} ${spv} PARENT_SCOPE)
 	set(${out_line} "${name} ${needs}| ${spv}" PARENT_SCOPE)
@@ -63,6 +76,7 @@ function(knit_embed_shaders out)
 	set(folder ${CMAKE_CURRENT_BINARY_DIR}/shaders)
 	file(MAKE_DIRECTORY ${folder})
 	file(CONFIGURE OUTPUT ${folder}/list.txt CONTENT "${lines}" @ONLY) # written when it changes
+	add_executable(knit-coopmat ${KNIT_SHADER_FOLDER}/coopmat.c)
 	add_executable(knit-embed-shaders ${KNIT_SHADER_FOLDER}/embed.c)
 	add_custom_command(OUTPUT ${folder}/shaders.c
 		COMMAND knit-embed-shaders ${folder}/list.txt ${folder}/shaders.c

@@ -29,6 +29,8 @@ set(KNIT_SHADER_VARIANTS
 	"linear_tile_q4_k | linear_tile.comp | W_Q4_K |"
 	"linear_tile_q6_k | linear_tile.comp | W_Q6_K |"
 	"linear_quantise | linear_quantise.comp | |"
+	"linear_split | linear_split.comp | |"
+	"linear_coop_f16 | linear_coop.comp | W_F16 | coopmat"
 	"linear_tile_dot_q8_0 | linear_tile_dot.comp | W_Q8_0 | dot"
 	"linear_tile_dot_q4_0 | linear_tile_dot.comp | W_Q4_0 | dot"
 )

@@ -19,7 +19,7 @@ typedef struct file_header { uint64_t magic, bytes, hash, unused; } file_header;
 
 /* ---- where ------------------------------------------------------------------------------------------------------- */
 
-static bool folder(char *out, size_t size) {
+bool knit__vk_cache_folder(char *out, size_t size) {
 	const char *const own = getenv("KNIT_CACHE"), *const cache = getenv("XDG_CACHE_HOME"), *const home = getenv("HOME");
 	int n = -1;
 
@@ -36,7 +36,7 @@ bool knit__vk_cache_path(const knit_device *dev, char *out, size_t size) {
 	const VkPhysicalDeviceProperties *const p = &dev->properties;
 	char at[512];
 
-	if (!folder(at, sizeof at))
+	if (!knit__vk_cache_folder(at, sizeof at))
 		return false;
 	const uint64_t driver = knit__hash(KNIT__HASH_SEED, p->pipelineCacheUUID, sizeof p->pipelineCacheUUID);
 	const int n = snprintf(out, size, "%s/vulkan-%04x-%04x-%016llx.pipelines", at, (unsigned)p->vendorID,
@@ -102,12 +102,9 @@ void *knit__vk_cache_load(const knit_device *dev, size_t *bytes) {
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-void knit__vk_cache_save(const knit_device *dev, const void *data, size_t bytes) {
-	char path[640], beside[704];
-	const file_header h = {.magic = MAGIC, .bytes = bytes, .hash = knit__hash(KNIT__HASH_SEED, data, bytes)};
+bool knit__vk_cache_replace(const char *path, const void *head, size_t head_bytes, const void *data, size_t bytes) {
+	char beside[704];
 
-	if (bytes < DRIVER_HEADER || bytes > MAX_BYTES || !knit__vk_cache_path(dev, path, sizeof path))
-		return;
 	make_folders(path);
 	/* A name of its own: two processes, or two devices of one, may save at once. */
 	snprintf(beside, sizeof beside, "%s.XXXXXX", path);
@@ -118,10 +115,20 @@ void knit__vk_cache_save(const knit_device *dev, const void *data, size_t bytes)
 			close(fd);
 			unlink(beside);
 		}
-		return;
+		return false;
 	}
-	bool ok = fwrite(&h, sizeof h, 1, f) == 1 && fwrite(data, 1, bytes, f) == bytes;
+	bool ok = fwrite(head, 1, head_bytes, f) == head_bytes && fwrite(data, 1, bytes, f) == bytes;
 	ok = fclose(f) == 0 && ok;
-	if (!ok || rename(beside, path) != 0)
-		unlink(beside);
+	if (ok && rename(beside, path) == 0)
+		return true;
+	unlink(beside);
+	return false;
+}
+
+void knit__vk_cache_save(const knit_device *dev, const void *data, size_t bytes) {
+	char path[640];
+	const file_header h = {.magic = MAGIC, .bytes = bytes, .hash = knit__hash(KNIT__HASH_SEED, data, bytes)};
+
+	if (bytes >= DRIVER_HEADER && bytes <= MAX_BYTES && knit__vk_cache_path(dev, path, sizeof path))
+		knit__vk_cache_replace(path, &h, sizeof h, data, bytes);
 }

@@ -12,4 +12,9 @@ void knit__vk_cache_save(const knit_device *dev, const void *data, size_t bytes)
 /* Where the file lies; false where there is no folder for it (KNIT_CACHE is empty, or there is no home). */
 bool knit__vk_cache_path(const knit_device *dev, char *out, size_t size);
 
+/* The folder of this and other files that are only there to save time; false as above. */
+bool knit__vk_cache_folder(char *out, size_t size);
+/* A file of head and then data in one step, with the folders above it: others see the old one or the new one. */
+bool knit__vk_cache_replace(const char *path, const void *head, size_t head_bytes, const void *data, size_t bytes);
+
 #endif

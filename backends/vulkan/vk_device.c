@@ -4,6 +4,7 @@
 #include "vk_coopmat.h"
 #include "vk_fail.h"
 #include "vk_heap.h"
+#include "vk_tune_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,6 +180,7 @@ static void caps_fill(knit_device *dev) {
 	dev->memory = p->memory;
 	dev->physical = p->physical;
 	dev->kernel_caps = p->caps;
+	knit__vk_tuning_load(p, &dev->kernel_caps.tuning);
 	dev->pipeline_subgroup = p->pipeline_subgroup;
 	dev->update_after_bind = p->update_after_bind;
 	dev->timing = environment_flag("KNIT_TIMES") && p->timestamp_bits != 0;

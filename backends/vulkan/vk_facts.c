@@ -3,6 +3,7 @@
 #include "vk.h"
 
 #include "vk_shaders.h"
+#include "vk_tune_file.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -113,7 +114,7 @@ static void add_memory(facts *f, const knit_vk_probe *p) {
 
 static const struct { uint32_t bit; const char *name; } feature_names[] = {
 	{KNIT_VK_DOT, "integer dot product"},
-	{KNIT_VK_COOPMAT, "cooperative matrix 16x16x16 f16"},
+	{KNIT_VK_COOPMAT, "cooperative matrix of f16"},
 	{KNIT_VK_SUBGROUP_CONTROL, "subgroup size control"},
 };
 enum { FEATURE_COUNT = sizeof feature_names / sizeof feature_names[0] };
@@ -131,6 +132,24 @@ static void add_features(facts *f, const knit_vk_probe *p) {
 		add(f, "features", "host memory in place", "offered, aligned to %" PRIu64 " bytes; not used", p->import_align);
 	else
 		add(f, "features", "host memory in place", "no");
+}
+
+/* What the device would be opened with. */
+static void add_tuning(facts *f, const knit_vk_probe *p) {
+	char path[640] = "";
+	knit_vk_tuning t;
+
+	const knit_vk_tuning_source source = knit__vk_tuning_load(p, &t);
+	if (source == KNIT_VK_TUNING_TABLE || !knit__vk_tuning_path(p, path, sizeof path))
+		path[0] = '\0';
+	add(f, "tuning", "choices", "%s%s%.110s", knit__vk_tuning_source_text(source), path[0] ? " " : "", path);
+	for (uint32_t i = 0; i < knit__vk_choice_count; ++i) {
+		const uint32_t value = knit__vk_tuning_get(&t, &knit__vk_choices[i]);
+		if (value == KNIT_VK_NEVER)
+			add(f, "tuning", knit__vk_choices[i].name, "never");
+		else
+			add(f, "tuning", knit__vk_choices[i].name, "%" PRIu32, value);
+	}
 }
 
 static void needs_text(uint32_t needs, char *out, size_t size) {
@@ -188,6 +207,7 @@ knit_status knit__vk_facts(uint32_t index, const knit_context_desc *host, knit_d
 	add_limits(&f, &list[index]);
 	add_memory(&f, &list[index]);
 	add_features(&f, &list[index]);
+	add_tuning(&f, &list[index]);
 	add_variants(&f, &list[index]);
 	*count = f.count;
 	return KNIT_OK;

@@ -5,16 +5,20 @@
 #define KNIT_VK_KERNEL_H
 
 #include "../../graph/schedule.h"
+#include "vk_tuning.h"
 
 /* What a device can do beyond the baseline (Vulkan 1.2, 8- and 16-bit storage, 16-bit floats and 8-bit integers in
  * arithmetic, subgroup basic, arithmetic and shuffle). shaders/variants.cmake names the same words in lower case. */
 enum {
 	KNIT_VK_DOT = 1,      /* integer dot product of 4 x 8 bit */
-	KNIT_VK_COOPMAT = 2,  /* KHR cooperative matrix, 16x16x16 f16 with f32 sums, subgroup scope */
+	KNIT_VK_COOPMAT = 2,  /* KHR cooperative matrix, f16 with f32 sums, subgroup scope: caps.matrix */
 	KNIT_VK_SUBGROUP_CONTROL = 4, /* subgroup size can be required per pipeline */
 };
 
 typedef enum knit_vk_class { KNIT_VK_DISCRETE = 1, KNIT_VK_INTEGRATED, KNIT_VK_SOFTWARE } knit_vk_class;
+
+/* m x k times k x n: what a subgroup multiplies at once. */
+typedef struct knit_vk_matrix { uint32_t m, n, k; } knit_vk_matrix;
 
 /* Limits as they hold for kernels: the driver's, or lower ones set through KNIT_VK_LIMITS. */
 typedef struct knit_vk_caps {
@@ -26,6 +30,8 @@ typedef struct knit_vk_caps {
 	uint32_t max_groups;                           /* per axis; at most 65,535 is used */
 	uint32_t storage_align;                        /* of a binding's first byte */
 	uint64_t max_binding_bytes, max_allocation_bytes;
+	knit_vk_matrix matrix;                         /* of KNIT_VK_COOPMAT; else 0 */
+	knit_vk_tuning tuning; /* the table's, or what was measured on this device */
 } knit_vk_caps;
 
 /* An operand as a kernel sees it: numbers only. */

@@ -175,24 +175,29 @@ static knit_vk_class class_of(VkPhysicalDeviceType type) {
 	}
 }
 
-/* The one shape that kernels use: 16 x 16 x 16, f16 in, f32 sums, by a subgroup. */
-static bool coopmat_fits(const knit_vk_api *vk, VkInstance instance, VkPhysicalDevice physical) {
+/* What kernels use: f16 in, f32 sums, by a subgroup; 16 x 16 x 16, else 8 x 8 x 8. Others would fit the shader, but none has
+ * been met, and drivers may tie them to a size of subgroups. */
+static bool coopmat_choose(const knit_vk_api *vk, VkInstance instance, VkPhysicalDevice physical,
+                           knit_vk_matrix *out) {
 	const knit_vk_coopmat_query query = (knit_vk_coopmat_query)vk->GetInstanceProcAddr(instance, KNIT_VK_COOPMAT_QUERY);
 	knit_vk_coopmat_properties list[MAX_COOPMATS];
 	uint32_t count = MAX_COOPMATS;
 
+	*out = (knit_vk_matrix){0};
 	for (uint32_t i = 0; i < MAX_COOPMATS; ++i)
 		list[i] = (knit_vk_coopmat_properties){.sType = KNIT_VK_COOPMAT_PROPERTIES_TYPE};
 	if (!query || query(physical, &count, list) < 0)
 		return false;
 	for (uint32_t i = 0; i < count && i < MAX_COOPMATS; ++i) {
 		const knit_vk_coopmat_properties *const c = &list[i];
-		if (c->m == 16 && c->n == 16 && c->k == 16 && c->a_type == KNIT_VK_COMPONENT_F16 &&
-		    c->b_type == KNIT_VK_COMPONENT_F16 && c->c_type == KNIT_VK_COMPONENT_F32 &&
-		    c->result_type == KNIT_VK_COMPONENT_F32 && c->scope == KNIT_VK_SCOPE_SUBGROUP)
-			return true;
+		if ((c->m != 16 && c->m != 8) || c->n != c->m || c->k != c->m || c->a_type != KNIT_VK_COMPONENT_F16 ||
+		    c->b_type != KNIT_VK_COMPONENT_F16 || c->c_type != KNIT_VK_COMPONENT_F32 ||
+		    c->result_type != KNIT_VK_COMPONENT_F32 || c->scope != KNIT_VK_SCOPE_SUBGROUP)
+			continue;
+		if (c->m > out->m)
+			*out = (knit_vk_matrix){c->m, c->n, c->k};
 	}
-	return false;
+	return out->m != 0;
 }
 
 static uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
@@ -209,6 +214,7 @@ static void caps_fill(knit_vk_probe *p, const answers *a, const extensions *e) {
 		.features = p->offered,
 		.vendor = p->properties.vendorID,
 		.device_class = class_of(p->properties.deviceType),
+		.tuning = *knit__vk_tuning_of(class_of(p->properties.deviceType)),
 		.subgroup = a->p11.subgroupSize,
 		.subgroup_min = p->subgroup_control ? a->sizes.minSubgroupSize : a->p11.subgroupSize,
 		.subgroup_max = p->subgroup_control ? a->sizes.maxSubgroupSize : a->p11.subgroupSize,
@@ -220,6 +226,7 @@ static void caps_fill(knit_vk_probe *p, const answers *a, const extensions *e) {
 		.storage_align = (uint32_t)limits->minStorageBufferOffsetAlignment,
 		.max_binding_bytes = limits->maxStorageBufferRange,
 		.max_allocation_bytes = allocation,
+		.matrix = p->matrix,
 	};
 }
 
@@ -231,7 +238,7 @@ static void features_fill(const knit_vk_api *vk, VkInstance instance, knit_vk_pr
 	p->full_subgroups = e->control && a->control.computeFullSubgroups;
 	p->memory_model = a->f12.vulkanMemoryModel;
 	p->cooperative_matrix = e->coopmat && a->coopmat.cooperative_matrix && p->memory_model &&
-	                        coopmat_fits(vk, instance, p->physical);
+	                        coopmat_choose(vk, instance, p->physical, &p->matrix);
 	p->update_after_bind = a->f12.descriptorBindingStorageBufferUpdateAfterBind &&
 	                       a->f12.descriptorBindingUpdateUnusedWhilePending;
 	p->int16 = a->features.features.shaderInt16;
@@ -275,6 +282,7 @@ static void probe(const knit_vk_api *vk, VkInstance instance, knit_vk_probe *p) 
 	}
 	ask(vk, p, &e, &a);
 	driver_copy(p, &a.p12);
+	memcpy(p->uuid, a.p11.deviceUUID, sizeof p->uuid);
 	features_fill(vk, instance, p, &a, &e);
 	caps_fill(p, &a, &e);
 	knit__vk_probe_budget(vk, p);

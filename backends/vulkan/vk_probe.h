@@ -12,10 +12,12 @@ typedef struct knit_vk_probe {
 	VkPhysicalDevice physical;
 	VkPhysicalDeviceProperties properties;
 	VkPhysicalDeviceDriverProperties driver;
+	uint8_t uuid[VK_UUID_SIZE]; /* the device's, the same in all processes */
 	VkPhysicalDeviceMemoryProperties memory;
 	/* Bytes this process may still use of each heap, and uses: the driver's word (VK_EXT_memory_budget), else the size. */
 	VkDeviceSize heap_budget[VK_MAX_MEMORY_HEAPS], heap_usage[VK_MAX_MEMORY_HEAPS];
 	knit_vk_caps caps;       /* lowered by KNIT_VK_LIMITS */
+	knit_vk_matrix matrix;   /* cooperative matrices of f16 with f32 sums */
 	uint32_t offered;        /* features as the device has them: KNIT_VK_* */
 	uint32_t pipeline_subgroup; /* what every pipeline requires that does not say; 0: nothing */
 	uint32_t queue_family, timestamp_bits;

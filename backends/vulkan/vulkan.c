@@ -1,5 +1,6 @@
 /* Owns the Vulkan backend's table. */
 #include "vk_heap.h"
+#include "vk_tune.h"
 
 static bool vulkan_lost(const knit_device *dev) { return atomic_load(&dev->lost); }
 
@@ -29,4 +30,5 @@ const knit_backend knit__vulkan_backend = {
 	.room = knit__vk_heap_room,
 	.lost = vulkan_lost,
 	.facts = knit__vk_facts,
+	.tune = knit__vk_tune,
 };

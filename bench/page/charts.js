@@ -7,7 +7,7 @@ function bestRate(r) {
 const tokensOf = r => r.prompt + r.made;
 
 function drawBars() {
-	const width = 1100, left = 190, right = 250, high = 24;
+	const width = 1100, left = 170, right = 320, high = 24;
 	let bars = 0;
 	const cards = tests.map(test => {
 		const of = rows.filter(r => r.test === test);
@@ -84,7 +84,7 @@ function drawRoofline() {
 		$('roofline').replaceChildren(el('p', {class: 'hint', text: 'The machine\'s limits were not measured (--no-peaks), or nothing is known of the work.'}));
 		return;
 	}
-	const width = 1100, height = 470, left = 70, right = 30, top = 20, bottom = 50;
+	const width = 1100, height = 470, left = 70, right = 120, top = 20, bottom = 50;
 	const xs = points.map(perByte), ys = points.map(r => r.gflop_per_s);
 	const x0 = Math.min(0.25, ...xs) / 1.5, x1 = Math.max(64, ...xs) * 2;
 	const y1 = Math.max(...flats.map(f => f[1]), ...ys) * 2, y0 = Math.min(...ys, x0 * Math.min(...out.map(r => r.slope)) * 2) / 2;
@@ -99,7 +99,7 @@ function drawRoofline() {
 		svg('text', {class: 'soft', transform: `translate(16 ${height / 2}) rotate(-90)`, 'text-anchor': 'middle', text: 'GFLOP/s'}));
 	for (const [name, value, unit] of flats)
 		picture.append(svg('line', {class: 'roof' + (value < out[0].flat ? ' thin' : ''), x1: x(Math.max(x0, value / Math.max(...out.filter(r => r.flat < Infinity).map(r => r.slope)))), x2: width - right, y1: y(value), y2: y(value)}),
-			say(width - right - 4, y(value) - 6, `${name} ${num(value)} ${unit}`, {'text-anchor': 'end'}));
+			say(width - right + 6, y(value) + 4, `${name} ${num(value)} ${unit}`));
 	for (const r of out) {
 		const end = Math.min(x1, r.flat / r.slope, y1 / r.slope), begin = Math.max(x0, y0 / r.slope);
 		if (begin >= end)
@@ -109,7 +109,7 @@ function drawRoofline() {
 		picture.append(svg('path', {class: 'roof' + (r.main ? '' : ' thin'), d: `M${x(begin)},${y(r.slope * begin)}L${x(end)},${y(r.slope * end)}`}),
 			svg('text', {class: r.main ? '' : 'soft', transform: `translate(${x(at)} ${y(r.slope * at) - 6}) rotate(${angle})`, text: r.name}));
 	}
-	const placed = flats.map(f => [width - right - 125, y(f[1]) - 6]); /* labels that are there */
+	const placed = [];
 	for (const r of points) {
 		const px = x(perByte(r)), py = y(r.gflop_per_s);
 		const dot = svg(r.prompt ? 'rect' : 'circle', r.prompt ? {x: px - 6, y: py - 6, width: 12, height: 12, fill: color(r.subject), class: 'point'}
@@ -126,5 +126,5 @@ function drawRoofline() {
 	$('roofline').replaceChildren(picture);
 	$('roof-legend').replaceChildren(...subjects.filter(s => points.some(r => r.subject === s)).map(s => el('li', {}, el('span', {class: 'key', style: 'background:' + color(s)}), s)),
 		el('li', {text: 'square: prefill; circle: decode'}),
-		subjects.some(s => !points.some(r => r.subject === s)) ? el('li', {text: 'what another program moves and computes is not known'}) : '');
+		subjects.some(s => !points.some(r => r.subject === s)) ? el('li', {text: 'what computes nothing is not shown'}) : '');
 }

@@ -5,6 +5,7 @@ function drawHead() {
 	const prefill = best('prompt'), decode = best('made'), parts = [];
 	const others = subjects.filter(s => s !== r.subject);
 	$('title').textContent = r.model;
+	$('title').classList.toggle('long', r.model.length > 60);
 	document.title = 'knit bench: ' + r.model;
 	if (prefill)
 		parts.push(`reads a prompt at ${num(prefill.tokens_per_s.median)} tokens per second`);

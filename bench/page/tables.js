@@ -22,7 +22,7 @@ function partsText(parts) {
 }
 
 function drawProfile(p) {
-	const width = 1100, high = 30, total = Math.max(p.wall_s, p.steps_s) || 1;
+	const width = 1100, high = 30, total = p.steps_s + Math.max(0, p.wall_s - p.inside_s) || 1;
 	const picture = svg('svg', {viewBox: `0 0 ${width} ${high}`, role: 'img', 'aria-label': 'share of each kind of step'});
 	let at = 0;
 	for (const k of p.kinds) {
@@ -35,9 +35,9 @@ function drawProfile(p) {
 		at += w;
 		drawn.parts += 1;
 	}
-	if (p.wall_s > p.steps_s)
+	if (p.wall_s > p.inside_s)
 		picture.append(told(svg('rect', {x: at, y: 2, width: Math.max(0, width - at), height: high - 4, class: 'peak'}), 'between steps',
-			[seconds(p.wall_s - p.steps_s) + ': writing inputs, waiting, reading logits, and looking at the clock']));
+			[seconds(p.wall_s - p.inside_s) + ': writing inputs, waiting, reading logits, and looking at the clock']));
 	const lines = p.kinds.map(k => [
 		el('span', {}, el('span', {class: 'key', style: 'background:' + stepColor(k.op)}), k.op,
 			k.parts ? el('div', {class: 'parts', text: partsText(k.parts)}) : null),

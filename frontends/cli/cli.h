@@ -29,6 +29,7 @@ int cli_eval(int argc, char **argv);
 int cli_plan(int argc, char **argv);
 int cli_tie(int argc, char **argv);
 int cli_devices(int argc, char **argv);
+int cli_tune(int argc, char **argv);
 int cli_bench(int argc, char **argv); /* bench/bench.c */
 
 /* ---- errors: one line on stderr ---------------------------------------------------------------------------------- */

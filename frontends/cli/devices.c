@@ -8,7 +8,9 @@ enum { MAX_DEVICES = 48, MAX_FACTS = 512 };
 static const char help[] = "knit devices: what this machine can compute on; the ids are for --device.\n\n"
 						   "  knit devices            a table\n"
 						   "  knit devices -v         and all that is known of each\n"
-						   "  knit devices --json     the same for programs\n";
+						   "  knit devices --json     the same for programs\n\n"
+						   "Two ids joined by + are a device too: --device vulkan+cpu puts what is read most on the first, as far as\n"
+						   "--device-memory allows, and the rest on the second (knit plan shows it).\n";
 
 /* All that is known of a device; 0 of them where there is nothing to say. */
 static size_t facts_read(knit_context *ctx, const char *id, knit_device_fact *out) {

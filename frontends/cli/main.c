@@ -16,6 +16,7 @@ static const struct {
 	{"tie", cli_tie, "write a model's equal tensors once"},
 	{"bench", cli_bench, "how fast a model runs, beside what the machine can do"},
 	{"devices", cli_devices, "what this machine can compute on"},
+	{"tune", cli_tune, "measure which kernels are fastest on a GPU"},
 };
 
 static void print_help(FILE *f) {

@@ -129,6 +129,34 @@ typedef struct knit_device_fact {
  * if there is no device of that id; a device may have no facts. */
 knit_status knit_device_facts(knit_context *ctx, const char *id, knit_device_fact *out, size_t cap, size_t *count);
 
+/* What was measured of one candidate of one choice that a device's kernels have: a number, "never" for no such rows. */
+typedef struct knit_tune_row {
+	char choice[32], candidate[16];
+	double ms;   /* of a few runs that hang on the choice, the best of each */
+	bool usual;  /* what the table for this class of device says */
+	bool chosen; /* the usual one unless another was faster by more than 3 % */
+} knit_tune_row;
+
+typedef struct knit_tune_result {
+	knit_tune_row rows[64];
+	size_t count;
+	char file[640]; /* where the choices were written, or from where they were removed */
+} knit_tune_result;
+
+/* go_on, which may be NULL, is asked before each measurement, `done` of `total`; false ends it all. */
+typedef struct knit_tune_desc {
+	bool reset; /* measure nothing; forget what was measured */
+	bool (*go_on)(void *user, const char *choice, size_t done, size_t total);
+	void *user;
+} knit_tune_desc;
+
+/* Measures on a device, in seconds, which of its kernels' forms are fastest, and keeps that in the cache folder for this
+ * device, driver and version of knit: devices opened from then on use it. Never needed; no result depends on it but for
+ * rounding. desc NULL: zeros. UNSUPPORTED where a device has no such choices; STATE where go_on said no: then the file is
+ * as it was; IO where it cannot be written. */
+knit_status knit_device_tune(knit_context *ctx, const char *id, const knit_tune_desc *desc, knit_tune_result *out,
+                             knit_diag *diag);
+
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 /* Opens a GGUF, safetensors or llama2.c file by its content. The file is mapped, not read; tensors with equal bytes

@@ -168,7 +168,17 @@ START_TEST(exit_codes) {
 		command_clear(&r);
 	}
 	RUN(&r, "compare", old_path, new_path);
-	ck_assert_int_eq(r.code, 0);
+	ck_assert(r.code == 0 && strstr(r.out, "warning") == NULL);
+	command_clear(&r);
+	/* What makes the comparison worth less is said. */
+	bytes_clear(&new);
+	put_row(&new, "decode 100", "", 100, 1, 10, ",\"others_share\":0.3,\"clock_loop_after_s\":1.2");
+	write_file(new_path, (const char *)new.data, new.count);
+	bytes_clear(&old);
+	put_row(&old, "decode 100", "", 100, 1, 10, ",\"clock_loop_after_s\":1");
+	write_file(old_path, (const char *)old.data, old.count);
+	RUN(&r, "compare", old_path, new_path);
+	ck_assert_msg(strstr(r.out, "in the old run, 30 % in the new one") && strstr(r.out, "20 % longer"), "%s", r.out);
 	command_clear(&r);
 	unlink(old_path);
 	unlink(new_path);
@@ -183,6 +193,26 @@ static double number(const cJSON *o, const char *name) {
 	ck_assert_msg(cJSON_IsNumber(item), "%s is no number", name);
 	return item->valuedouble;
 }
+
+/* Single ops are compared, too; a case that a device has no kernel for has no runs. */
+START_TEST(ops) {
+	static const char rows[] =
+		"{\"schema\":\"knit.ops/1\",\"op\":\"linear\",\"operands\":\"q8_0, 64 x 64, 1 token\",\"device\":\"cpu\",\"threads\":1,"
+		"\"seconds\":[1e-6,1e-6,1e-6,1e-6,1e-6]}\n"
+		"{\"schema\":\"knit.ops/1\",\"op\":\"linear\",\"operands\":\"q8_0, 64 x 64, 1 token\",\"device\":\"vulkan:0\",\"threads\":1,"
+		"\"seconds\":[]}\n";
+	const bytes b = {.data = (uint8_t *)(uintptr_t)rows, .count = sizeof rows - 1};
+	bench_results a;
+	bench_change c[4];
+
+	read_back(&b, &a);
+	ck_assert_uint_eq(bench_compare(&a, &a, c), 2);
+	ck_assert(c[0].verdict == BENCH_SAME && c[1].verdict == BENCH_TOO_FEW);
+	ck_assert_double_eq_tol(c[0].new_rate.median, 1e6, 1);
+	ck_assert_str_eq(c[1].new->subject, "vulkan:0");
+	bench_results_clear(&a);
+}
+END_TEST
 
 /* Every column is there and holds what it says; no time is asked to be anything but positive. */
 START_TEST(rows_are_complete) {
@@ -250,7 +280,7 @@ START_TEST(the_check_can_fail) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {verdicts, gone_and_added, wrong_files, exit_codes, rows_are_complete, the_check_can_fail};
+	const TTest *const tests[] = {verdicts, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
 
 	return suite_run("bench_compare", tests, (int)(sizeof tests / sizeof tests[0]));
 }

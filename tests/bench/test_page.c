@@ -140,6 +140,7 @@ START_TEST(a_browser_draws_it) {
 	static const struct { const char *device, *peaks; unsigned rows, points, profiles; } variants[] = {
 		{"cpu", NULL, 4, 4, 4},
 		{"cpu,null", "--no-peaks", 8, 0, 4}, /* null keeps no times */
+		{"cpu,cpu", "--no-peaks", 8, 0, 8},
 	};
 	const char *const chromium = browser();
 	command_result r;

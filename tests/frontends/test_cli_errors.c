@@ -13,7 +13,7 @@ static const char model[] = KNIT_SOURCE_DIR "/frontends/demo/shakespeare.gguf";
 #define RUN(result, input, ...) command_run((const char *const[]){knit, __VA_ARGS__, NULL}, input, result)
 
 START_TEST(help_teaches_by_example) {
-	static const char *const commands[] = {"run", "info", "graph", "eval", "devices"};
+	static const char *const commands[] = {"run", "info", "graph", "eval", "devices", "tune"};
 	static const char *const options[] = {"--save FILE", "--load FILE", "--kv SPEC", "--memory SIZE", "--ctx N",
 	                                      "q4_0", "layer:", "first:", "group:N", "window=N", "sinks=N"};
 	char example[64];
@@ -52,6 +52,12 @@ START_TEST(wrong_usage_is_exit_code_2) {
 
 	RUN(&r, NULL, "walk");
 	command_check_error(&r, 2, "\"walk\" is no command");
+	RUN(&r, NULL, "tune", "cpu");
+	command_check_error(&r, 2, "\"cpu\" is one operand too many");
+	RUN(&r, NULL, "tune", "--device", "cpu");
+	command_check_error(&r, 1, "cpu has nothing to tune");
+	RUN(&r, NULL, "tune", "--device", "abacus", "--json");
+	command_check_error(&r, 1, "no device \"abacus\"");
 	RUN(&r, NULL, "run");
 	command_check_error(&r, 2, "name a MODEL");
 	RUN(&r, NULL, "run", "--fast", model);

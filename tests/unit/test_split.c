@@ -7,6 +7,7 @@
 #include "../tools/small_model.h"
 
 #include <check.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +156,65 @@ START_TEST(null_takes_its_part) {
 	}
 }
 END_TEST
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+typedef struct worker {
+	knit_program *program;
+	pthread_t thread;
+	float out[2 * LOGITS];
+} worker;
+
+static void *work(void *arg) {
+	worker *const w = arg;
+	knit_session *s = session_of(w->program);
+
+	run_all(s, w->out);
+	knit_session_destroy(s);
+	return NULL;
+}
+
+/* Sessions share weights, which the first plan that needs them brings to a side. */
+START_TEST(sessions_in_threads) {
+	static worker workers[3];
+	knit_program *p = compile_on("cpu+cpu", 45000);
+
+	for (size_t i = 0; i < 3; ++i) {
+		workers[i].program = p;
+		ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+	}
+	for (size_t i = 0; i < 3; ++i)
+		ck_assert_int_eq(pthread_join(workers[i].thread, NULL), 0);
+	for (size_t i = 1; i < 3; ++i)
+		ck_assert_mem_eq(workers[i].out, workers[0].out, sizeof workers[0].out);
+	no_faults(p);
+	knit_program_release(p);
+}
+END_TEST
+
+/* ---- times ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(each_step_has_its_time) {
+	static float out[2 * LOGITS];
+	static knit_step_time times[256];
+
+	setenv("KNIT_TIMES", "1", 1);
+	knit_program *p = compile_on("cpu+cpu", 45000);
+	unsetenv("KNIT_TIMES");
+	knit_session *s = session_of(p);
+	run_all(s, out);
+	const size_t count = knit__session_times(s, times, 256);
+	ck_assert_uint_eq(count, p->buckets[0].schedule->step_count);
+	ck_assert_uint_eq(knit__session_times(s, NULL, 0), count);
+	ck_assert_uint_eq(knit__session_times(s, times, 3), count);
+	for (size_t i = 0; i < count; ++i)
+		ck_assert_uint_eq(times[i].step, i);
+	knit_session_destroy(s);
+	knit_program_release(p);
+}
+END_TEST
+
+/* ---- states ------------------------------------------------------------------------------------------------------ */
 
 /* From a split to one device and back to another split: a context is the same wherever it lies. */
 START_TEST(states_go_through_files) {
@@ -310,8 +370,14 @@ START_TEST(ids_of_splits) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {the_same_bits_at_every_budget, nothing_is_allocated_per_token, null_takes_its_part,
-	                              states_go_through_files,       adapters_are_exchanged,         slots_are_filled,
+	const TTest *const tests[] = {the_same_bits_at_every_budget,
+	                              nothing_is_allocated_per_token,
+	                              null_takes_its_part,
+	                              sessions_in_threads,
+	                              each_step_has_its_time,
+	                              states_go_through_files,
+	                              adapters_are_exchanged,
+	                              slots_are_filled,
 	                              ids_of_splits};
 	Suite *s = suite_create("split");
 	TCase *t = tcase_create("split");

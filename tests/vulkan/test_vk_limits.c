@@ -22,6 +22,8 @@ static const struct { const char *limits, *name; size_t every; uint16_t ops[KNIT
 	{"binding=21500", "_2_160_131_", 1, {KNIT_OP_LINEAR_LORA}},
 	{"binding=8300", "_5_160_50_4", 1, {KNIT_OP_LINEAR_GROUP}},
 	{"binding=6000", "_5_160_51_4", 1, {KNIT_OP_GLU}},
+	/* enough for x, less than x takes as two f16 */
+	{"binding=21500", "f16_70_64_40_4_1", 1, {KNIT_OP_GLU}},
 	/* without integer dot products: weights in blocks meet x as floats there too */
 	{"features=0", "q8_0", 7, {KNIT_OP_LINEAR, KNIT_OP_LINEAR_LORA, KNIT_OP_LINEAR_GROUP, KNIT_OP_GLU}},
 	{"features=0", "q4_0", 7, {KNIT_OP_LINEAR, KNIT_OP_LINEAR_LORA, KNIT_OP_LINEAR_GROUP, KNIT_OP_GLU}},

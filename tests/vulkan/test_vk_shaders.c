@@ -139,6 +139,7 @@ static const struct { uint32_t capability, need; } allowed[] = {
 	{63, 0} /* GroupNonUniformArithmetic */, {65, 0} /* GroupNonUniformShuffle */, {4433, 0} /* StorageBuffer16BitAccess */,
 	{4448, 0} /* StorageBuffer8BitAccess */, {6018, KNIT_VK_DOT} /* DotProductInput4x8BitPacked */,
 	{6019, KNIT_VK_DOT} /* DotProduct */, {6022, KNIT_VK_COOPMAT} /* CooperativeMatrixKHR */,
+	{5345, KNIT_VK_COOPMAT} /* VulkanMemoryModel */,
 };
 
 static bool may_use(const knit_vk_shader *shader, uint32_t capability) {

@@ -16,13 +16,11 @@ enum { SCALE, WINDOW, RING, SINKS, KV_HEADS };
 #define WIDTH 128
 #define COMBINE_WIDTH 64
 #define MAX_CHUNKS 64 /* of a token: MOST of attention_combine.comp */
-#define MIN_CHUNK 128
 #define TILE_ROWS 32
 #define TILE_SHARED_BYTES 29184
 #define SPLIT_TOKENS 4        /* up to so many are split, or as many as there are sequences */
 #define SPLIT_SEQUENCES 64
-#define REGISTER_QUADS 16     /* quads of queries that an invocation holds, and as many of sums */
-#define SOFTWARE_QUADS 2      /* compilers for CPUs take seconds for long code */
+#define REGISTER_QUADS 16     /* quads of queries that an invocation can hold, and as many of sums */
 
 /* ---- the way ----------------------------------------------------------------------------------------------------- */
 
@@ -42,8 +40,9 @@ static uint32_t power_above(int64_t n) {
 }
 
 static void way_split(const knit_vk_caps *caps, int64_t sequences, int64_t seen, way *w) {
+	const int64_t least_chunk = caps->tuning.attention_chunk;
 	const uint32_t most = caps->subgroup_min < 32 ? caps->subgroup_min : 32, fit = power_above(w->quads);
-	const uint32_t registers = caps->device_class == KNIT_VK_SOFTWARE ? SOFTWARE_QUADS : REGISTER_QUADS;
+	const uint32_t registers = caps->tuning.attention_quads;
 	uint32_t lanes = 1;
 
 	while (lanes * 2 <= most)
@@ -68,7 +67,7 @@ static void way_split(const knit_vk_caps *caps, int64_t sequences, int64_t seen,
 	int64_t most_chunks = 4 * MAX_CHUNKS / w->split_tokens;
 	most_chunks = most_chunks < 8 ? 8 : most_chunks > MAX_CHUNKS ? MAX_CHUNKS : most_chunks;
 	w->chunk = (seen + most_chunks - 1) / most_chunks;
-	w->chunk = w->chunk < MIN_CHUNK ? MIN_CHUNK : (w->chunk + 31) / 32 * 32;
+	w->chunk = w->chunk < least_chunk ? least_chunk : (w->chunk + 31) / 32 * 32;
 	w->chunks = seen > 0 ? (seen + w->chunk - 1) / w->chunk : 1;
 }
 

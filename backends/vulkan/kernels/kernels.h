@@ -24,6 +24,7 @@ extern const knit_vk_kernel knit__vk_glu_matvec_1, knit__vk_glu_matvec_4, knit__
 	knit__vk_glu_tile_dot_128, knit__vk_glu_tile_128,
 	knit__vk_glu_tile_dot_64, knit__vk_glu_tile_64,
 	knit__vk_glu_tile_dot_32, knit__vk_glu_tile_32;
+extern const knit_vk_kernel knit__vk_linear_coop, knit__vk_linear_lora_coop, knit__vk_linear_group_coop, knit__vk_glu_coop;
 extern const knit_vk_kernel knit__vk_lora_select;
 
 #endif

@@ -1,8 +1,8 @@
 /* Owns which dispatches linear, linear_lora, linear_group and glu are: first t = s A x of every LoRA, into scratch, then
  * w x with what follows it. Siblings of one weight type share a dispatch; weights too large for a binding are cut into
  * ranges of rows, a dispatch each. Where a step has few rows the matrix-vector shader does both, else the tiled one does
- * the second; weights in blocks then meet x in 8-bit integers where the device multiplies those at once. References:
- * ops/linear.c, ops/fused_linear.c. */
+ * the second; weights in blocks then meet x in 8-bit integers where the device multiplies those at once, f16 weights x as
+ * two f16 where it multiplies matrices. References: ops/linear.c, ops/fused_linear.c. */
 #include "linear.h"
 
 #include "../../../graph/fused.h"
@@ -112,11 +112,14 @@ static uint64_t most_rows(const knit_node_view *node) {
 	return rows;
 }
 
-static bool accepts_rows(const knit_vk_caps *caps, const knit_node_view *node, uint32_t rows) {
-	return most_rows(node) <= rows && accepts(caps, node);
+/* The form for `rows` rows of x at once; the last one takes more of them in several groups. */
+static bool accepts_matvec(const knit_vk_caps *caps, const knit_node_view *node, uint32_t rows) {
+	const uint64_t most = rows < 8 ? knit__vk_min(rows, caps->tuning.matvec_rows) : caps->tuning.matvec_rows;
+
+	return most_rows(node) <= most && accepts(caps, node);
 }
 
-/* ---- scratch: per row of x the t of all LoRAs, then x quantised ---------------------------------------------------- */
+/* ---- scratch: per row of x the t of all LoRAs, then x quantised or split ------------------------------------------- */
 
 /* Where x begins behind `ranks` elements. */
 static uint64_t quantised_at(uint64_t ranks) { return (ranks + 3) / 4 * 4; }
@@ -125,26 +128,37 @@ static uint64_t rank_of(const knit_node_view *node, const part_operands *p) {
 	return there(node, p->a) ? (uint64_t)node->in[p->a].dims[node->in[p->a].rank - 2].v : 0;
 }
 
-static uint64_t scratch_words(const knit_node_view *node, bool dot) {
+/* Words of a row of x as the main form reads it; 0: as it is. */
+static uint32_t x_words(const knit_vk_linear_form *main, uint64_t k) {
+	return main->dot ? knit__vk_quantised_words(k) : main->coop ? knit__vk_split_words(k) : 0;
+}
+
+static uint64_t scratch_bytes(const knit_node_view *node, const knit_vk_linear_form *main) {
 	const operands o = operands_of(node->op, node->attr);
 	const knit_operand_view *const x = &node->in[0];
 	uint64_t ranks = 0, bytes;
 
 	for (uint32_t i = 0; i < o.parts; ++i)
 		ranks += rank_of(node, &o.part[i]);
-	if (dot)
-		ranks = quantised_at(ranks) + knit__vk_quantised_words((uint64_t)x->dims[x->rank - 1].v);
+	const uint32_t words = x_words(main, (uint64_t)x->dims[x->rank - 1].v);
+	if (words)
+		ranks = quantised_at(ranks) + words;
 	return knit__mul_u64(most_rows(node), ranks * sizeof(float), &bytes) ? bytes : UINT64_MAX;
 }
 
 static uint64_t scratch(const knit_vk_caps *caps, const knit_node_view *node) {
 	(void)caps;
-	return scratch_words(node, false);
+	return scratch_bytes(node, &(knit_vk_linear_form){0});
 }
 
 static uint64_t scratch_dot(const knit_vk_caps *caps, const knit_node_view *node) {
 	(void)caps;
-	return scratch_words(node, true);
+	return scratch_bytes(node, &(knit_vk_linear_form){.dot = true});
+}
+
+static uint64_t scratch_coop(const knit_vk_caps *caps, const knit_node_view *node) {
+	(void)caps;
+	return scratch_bytes(node, &(knit_vk_linear_form){.coop = true});
 }
 
 /* ---- dispatches -------------------------------------------------------------------------------------------------- */
@@ -155,7 +169,7 @@ typedef struct forms { knit_vk_linear_form main, low; bool siblings; } forms;
 
 /* What a dispatch does: parts as bits. */
 typedef struct job {
-	bool quantise, low, whole;
+	bool prepare, low, whole;
 	uint32_t parts;
 	uint64_t first, count; /* rows of w, where that is not whole */
 } job;
@@ -250,8 +264,8 @@ static bool find_main(const knit_vk_caps *caps, const knit_vk_step *s, const ope
 /* Dispatch number `index`; false where there are no more. */
 static bool find_job(const knit_vk_caps *caps, const knit_vk_step *s, const operands *o, const forms *f, uint32_t index,
                      job *out) {
-	*out = (job){.quantise = true};
-	if (f->main.dot && index-- == 0)
+	*out = (job){.prepare = true};
+	if ((f->main.dot || f->main.coop) && index-- == 0)
 		return true;
 	for (uint32_t i = 0; i < o->parts; ++i) {
 		*out = (job){.low = true, .whole = true, .parts = together(s, o, f, true, i)};
@@ -283,7 +297,7 @@ static void add_part(const knit_vk_step *s, const part_operands *p, const job *j
 }
 
 /* What the shaders are told of job j. */
-static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const forms *f, const job *j) {
+static knit_vk_linear linear_of(const knit_vk_caps *caps, const knit_vk_step *s, const operands *o, const forms *f, const job *j) {
 	knit_vk_linear l = {.form = j->low ? f->low : f->main,
 	                    .glu = o->glu && !j->low,
 	                    .x = {&s->in[0], 0},
@@ -302,14 +316,15 @@ static knit_vk_linear linear_of(const knit_vk_step *s, const operands *o, const 
 			l.slots = (uint32_t)a->dims[0];
 		l.low_row += rank_at(s, &o->part[i]);
 	}
-	if (f->main.dot) {
+	const uint32_t words = x_words(&f->main, l.k);
+	if (words) {
 		l.x_low_at = (uint32_t)quantised_at(l.low_row);
-		l.low_row = l.x_low_at + knit__vk_quantised_words(l.k);
+		l.low_row = l.x_low_at + words;
 	}
-	if (f->main.dot && !j->low)
+	if (words && !j->low)
 		l.x.t = NULL;
 	if (j->low && l.slots)
-		l.form = knit__vk_matvec_form(1, false); /* a matrix per row */
+		l.form = knit__vk_matvec_form(caps, 1, false); /* a matrix per row */
 	for (uint32_t i = 0; i < o->parts; ++i) {
 		if (j->parts >> i & 1)
 			add_part(s, &o->part[i], j, low, &l);
@@ -331,15 +346,15 @@ static uint32_t plan(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t o
 	job j;
 
 	for (; find_job(caps, s, &o, f, count, &j); ++count) {
-		if (out && count < cap && j.quantise) {
-			knit__vk_quantise_dispatch(caps, operand_at(s, 0), &out[count]);
+		if (out && count < cap && j.prepare) {
+			(f->main.coop ? knit__vk_split_dispatch : knit__vk_quantise_dispatch)(caps, operand_at(s, 0), &out[count]);
 		} else if (out && count < cap) {
-			knit_vk_linear l = linear_of(s, &o, f, &j);
+			knit_vk_linear l = linear_of(caps, s, &o, f, &j);
 
 			l.waits = first_phase && !j.low; /* the first of those that read the scratch: the others come after it */
 			knit__vk_linear_dispatch(caps, &l, &out[count]);
 		}
-		first_phase = j.low || j.quantise;
+		first_phase = j.low || j.prepare;
 	}
 	return count;
 }
@@ -351,21 +366,22 @@ static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint16_t op, c
 
 	if (!find_job(caps, s, &o, f, index, &j))
 		return;
-	const knit_vk_linear l = linear_of(s, &o, f, &j);
-	if (j.quantise)
-		knit__vk_quantise_fill(caps, &s->in[0], l.x_low_at, l.low_row, params, groups);
+	const knit_vk_linear l = linear_of(caps, s, &o, f, &j);
+	if (j.prepare)
+		(f->main.coop ? knit__vk_split_fill : knit__vk_quantise_fill)(caps, &s->in[0], l.x_low_at, l.low_row, params,
+		                                                              groups);
 	else
 		knit__vk_linear_fill(caps, &l, params, groups);
 }
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
 
-static forms matvec_forms(uint32_t rows, bool glu) {
-	return (forms){knit__vk_matvec_form(rows, glu), knit__vk_matvec_form(rows, false), rows == 1};
+static forms matvec_forms(const knit_vk_caps *caps, uint32_t rows, bool glu) {
+	return (forms){knit__vk_matvec_form(caps, rows, glu), knit__vk_matvec_form(caps, rows, false), rows == 1};
 }
 
 /* Tiles by how many rows there are; those of glu have sums for two weights. */
-static forms tile_forms(uint32_t rows, bool glu, bool dot) {
+static forms tile_forms(const knit_vk_caps *caps, uint32_t rows, bool glu, bool dot) {
 	const knit_vk_linear_form large = {.tile = true, .rows = 128, .columns = 64, .my_rows = 8, .my_columns = 4};
 	const knit_vk_linear_form middle = {.tile = true, .rows = 64, .columns = 64, .my_rows = 4, .my_columns = 4};
 	const knit_vk_linear_form half = {.tile = true, .rows = 64, .columns = 32, .my_rows = 4, .my_columns = 4};
@@ -373,7 +389,11 @@ static forms tile_forms(uint32_t rows, bool glu, bool dot) {
 	knit_vk_linear_form form = rows <= 32 ? small : glu ? half : rows <= 64 ? middle : large;
 
 	form.dot = dot;
-	return (forms){form, knit__vk_matvec_form(8, false), false};
+	return (forms){form, knit__vk_matvec_form(caps, 8, false), false};
+}
+
+static forms coop_forms(const knit_vk_caps *caps, bool glu) {
+	return (forms){knit__vk_coop_form(caps, glu), knit__vk_matvec_form(caps, 8, false), false};
 }
 
 #define KERNEL(name_, OP, glu, SUFFIX, FORMS, ACCEPTS, SCRATCH, NEEDS) \
@@ -396,20 +416,23 @@ static forms tile_forms(uint32_t rows, bool glu, bool dot) {
 	                                                 .plan = plan_##name_##SUFFIX, \
 	                                                 .fill = fill_##name_##SUFFIX};
 
-/* Fewest rows first: a row of the table is passed over where the bucket has more. */
+/* Fewest rows first: a row of the table is passed over where the bucket has more; how many are few is tuned. */
 #define MATVEC(name_, OP, glu, ROWS) \
-	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(ROWS, glu), accepts_rows(caps, node, ROWS), scratch, 0)
+	KERNEL(name_, OP, glu, _matvec_##ROWS, matvec_forms(caps, ROWS, glu), accepts_matvec(caps, node, ROWS), scratch, 0)
 #define TILE(name_, OP, glu, ROWS, LEAST) \
-	KERNEL(name_, OP, glu, _tile_dot_##ROWS, tile_forms(ROWS, glu, true), \
-	       accepts_tile(caps, node, tile_forms(ROWS, glu, true), LEAST), scratch_dot, KNIT_VK_DOT) \
-	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(ROWS, glu, false), \
-	       accepts_tile(caps, node, tile_forms(ROWS, glu, false), LEAST), scratch, 0)
+	KERNEL(name_, OP, glu, _tile_dot_##ROWS, tile_forms(caps, ROWS, glu, true), \
+	       accepts_tile(caps, node, tile_forms(caps, ROWS, glu, true), LEAST), scratch_dot, KNIT_VK_DOT) \
+	KERNEL(name_, OP, glu, _tile_##ROWS, tile_forms(caps, ROWS, glu, false), \
+	       accepts_tile(caps, node, tile_forms(caps, ROWS, glu, false), LEAST), scratch, 0)
+#define COOP(name_, OP, glu) \
+	KERNEL(name_, OP, glu, _coop, coop_forms(caps, glu), accepts_coop(caps, node), scratch_coop, KNIT_VK_COOPMAT)
 #define KERNELS(name_, OP, glu) \
+	COOP(name_, OP, glu) \
 	MATVEC(name_, OP, glu, 1) \
 	MATVEC(name_, OP, glu, 4) \
 	MATVEC(name_, OP, glu, 8) \
-	TILE(name_, OP, glu, 128, 65) \
-	TILE(name_, OP, glu, 64, 33) \
+	TILE(name_, OP, glu, 128, caps->tuning.large_tile_rows) \
+	TILE(name_, OP, glu, 64, caps->tuning.middle_tile_rows) \
 	TILE(name_, OP, glu, 32, 0)
 
 /* Whether 8-bit integers can take the place of all weights: super-blocks have more than one scale in 32 elements, or minima. */
@@ -422,9 +445,26 @@ static bool all_blocks(const knit_node_view *node) {
 	return true;
 }
 
+static bool all_f16(const knit_node_view *node) {
+	const operands o = operands_of(node->op, node->attr);
+
+	for (uint32_t i = 0; i < o.parts; ++i)
+		if (node->in[o.part[i].w].dtype != KNIT_F16)
+			return false;
+	return true;
+}
+
+/* The scratch is larger than x. */
+static bool accepts_coop(const knit_vk_caps *caps, const knit_node_view *node) {
+	const knit_vk_linear_form form = knit__vk_coop_form(caps, node->op == KNIT_OP_GLU);
+
+	return all_f16(node) && knit__vk_linear_form_fits(caps, &form, node->op == KNIT_OP_GLU) && accepts(caps, node) &&
+	       scratch_coop(caps, node) <= knit__vk_min(caps->max_binding_bytes, caps->max_allocation_bytes);
+}
+
 static bool accepts_tile(const knit_vk_caps *caps, const knit_node_view *node, forms f, uint32_t least) {
 	return most_rows(node) >= least && knit__vk_linear_form_fits(caps, &f.main, node->op == KNIT_OP_GLU) &&
-	       (!f.main.dot || all_blocks(node)) && accepts(caps, node);
+	       (!f.main.dot || (most_rows(node) >= caps->tuning.dot_rows && all_blocks(node))) && accepts(caps, node);
 }
 
 KERNELS(linear, KNIT_OP_LINEAR, false)

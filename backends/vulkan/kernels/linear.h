@@ -14,12 +14,15 @@ _Static_assert(sizeof(knit_linear_params) <= KNIT_VK_PARAM_BYTES, "a linear's pa
 typedef struct knit_vk_linear_form {
 	bool tile;                     /* linear_tile; else linear_matvec */
 	bool dot;                      /* linear_tile_dot: x is in the scratch, quantised, and weights are blocks */
+	bool coop;                     /* linear_coop: x is in the scratch, split */
 	uint32_t rows, columns;        /* of a group: rows of x, rows of w */
-	uint32_t my_rows, my_columns;  /* of an invocation of a tile */
+	uint32_t my_rows, my_columns;  /* of an invocation of a tile; of linear_coop matrices of a subgroup */
 } knit_vk_linear_form;
 
-/* The matrix-vector form for at most so many rows: 1, 4 or 8. */
-knit_vk_linear_form knit__vk_matvec_form(uint32_t rows, bool glu);
+/* The form of matrices of the device's size; rows is 0 where it has none. */
+knit_vk_linear_form knit__vk_coop_form(const knit_vk_caps *caps, bool glu);
+/* The matrix-vector form for at most so many rows at once: 1, 4 or 8. */
+knit_vk_linear_form knit__vk_matvec_form(const knit_vk_caps *caps, uint32_t rows, bool glu);
 /* Whether the device has the invocations and the shared memory for it. */
 bool knit__vk_linear_form_fits(const knit_vk_caps *caps, const knit_vk_linear_form *form, bool glu);
 
@@ -61,6 +64,12 @@ uint32_t knit__vk_quantised_words(uint64_t k);
 void knit__vk_quantise_dispatch(const knit_vk_caps *caps, knit_vk_linear_operand x, knit_vk_dispatch *out);
 void knit__vk_quantise_fill(const knit_vk_caps *caps, const knit_vk_tensor *x, uint32_t at, uint32_t row, void *params,
                             uint32_t groups[3]);
+
+/* Rows of x to two f16 each in the scratch, and a factor: words of a row, the dispatch. */
+uint32_t knit__vk_split_words(uint64_t k);
+void knit__vk_split_dispatch(const knit_vk_caps *caps, knit_vk_linear_operand x, knit_vk_dispatch *out);
+void knit__vk_split_fill(const knit_vk_caps *caps, const knit_vk_tensor *x, uint32_t at, uint32_t row, void *params,
+                         uint32_t groups[3]);
 
 /* Where row r of an activation of up to four dims lies: params/linear.h. */
 typedef struct knit_vk_rows_at { uint32_t at, d1, d2, s0, s1, s2; } knit_vk_rows_at;

@@ -1,22 +1,45 @@
 /* Owns how one dispatch of the linears' shaders is asked for and its parameters filled. Knows no op. Shaders:
- * linear_matvec.comp, linear_tile.comp, linear_tile_dot.comp. */
+ * linear_matvec.comp, linear_tile.comp, linear_tile_dot.comp, linear_coop.comp. */
 #include "linear.h"
 
-#define MATVEC_WIDTH 64
 #define RANGE_ROWS 64   /* what any form takes at once: ranges are multiples of it where they can be */
 #define RANGE_ALIGN 256 /* of the first byte of a range: no device asks for more, and whole vectors stay whole */
 
 /* ---- forms ------------------------------------------------------------------------------------------------------- */
 
-knit_vk_linear_form knit__vk_matvec_form(uint32_t rows, bool glu) {
-	const uint32_t columns = rows > 4 ? 2 : 4;
+knit_vk_linear_form knit__vk_matvec_form(const knit_vk_caps *caps, uint32_t rows, bool glu) {
+	const uint32_t columns = caps->tuning.matvec_columns[rows > 4 ? 2 : rows > 1 ? 1 : 0];
 
-	return (knit_vk_linear_form){.rows = rows, .columns = glu ? columns / 2 : columns};
+	return (knit_vk_linear_form){.rows = rows, .columns = glu && columns > 1 ? columns / 2 : columns};
+}
+
+/* Four subgroups, two by two, of two by four matrices each; of glu, which has sums for two weights, two by two. */
+knit_vk_linear_form knit__vk_coop_form(const knit_vk_caps *caps, bool glu) {
+	const uint32_t across = glu ? 2 : 4;
+
+	return (knit_vk_linear_form){.tile = true, .coop = true, .rows = 4 * caps->matrix.m,
+	                             .columns = 2 * across * caps->matrix.n, .my_rows = 2, .my_columns = across};
+}
+
+static uint32_t subgroups_of(const knit_vk_caps *caps, const knit_vk_linear_form *form) {
+	return form->rows / (form->my_rows * caps->matrix.m) * (form->columns / (form->my_columns * caps->matrix.n));
+}
+
+/* Subgroups of one size, whichever it is: as many as the shader counts on. */
+static bool coop_fits(const knit_vk_caps *caps, const knit_vk_linear_form *form, bool glu) {
+	if (!(caps->features & KNIT_VK_COOPMAT) || caps->matrix.m == 0 ||
+	    (caps->subgroup_min != caps->subgroup_max && !(caps->features & KNIT_VK_SUBGROUP_CONTROL)))
+		return false;
+	const uint32_t groups = subgroups_of(caps, form), sums = groups * caps->matrix.m * caps->matrix.n * 4;
+	const uint32_t slabs = (2 * form->rows + form->columns) * 5 * 16; /* as in the shader */
+	return groups * caps->subgroup <= caps->max_invocations && slabs + sums * (glu ? 2 : 1) <= caps->max_shared_bytes;
 }
 
 static uint32_t width_of(const knit_vk_caps *caps, const knit_vk_linear_form *form) {
 	if (!form->tile)
-		return knit__vk_local(caps, MATVEC_WIDTH);
+		return knit__vk_local(caps, caps->tuning.matvec_width);
+	if (form->coop)
+		return subgroups_of(caps, form) * caps->subgroup;
 	return form->rows / form->my_rows * (form->columns / form->my_columns);
 }
 
@@ -26,6 +49,8 @@ bool knit__vk_linear_form_fits(const knit_vk_caps *caps, const knit_vk_linear_fo
 
 	if (!form->tile)
 		return true;
+	if (form->coop)
+		return coop_fits(caps, form, glu);
 	return width_of(caps, form) <= caps->max_invocations && (sums > slabs ? sums : slabs) <= caps->max_shared_bytes;
 }
 
@@ -80,6 +105,8 @@ static bool is_wide(const knit_vk_linear *l) {
 static const char *shader_of(const knit_vk_linear_form *f, knit_dtype w) {
 	const bool tile = f->tile;
 
+	if (f->coop)
+		return "linear_coop_f16";
 	if (f->dot)
 		return w == KNIT_Q8_0 ? "linear_tile_dot_q8_0" : "linear_tile_dot_q4_0";
 	switch (w) {
@@ -118,8 +145,9 @@ void knit__vk_linear_dispatch(const knit_vk_caps *caps, const knit_vk_linear *l,
 	*out = (knit_vk_dispatch){
 		.shader = shader_of(f, l->weight[0].w.t->dtype),
 		.spec = {width_of(caps, f), f->rows, f->columns, is_wide(l), l->glu || l->weights == 1 ? 1 : KNIT_LINEAR_PARTS,
-	             l->glu, f->my_rows, f->my_columns},
-		.spec_count = f->tile ? 8 : 6,
+	             l->glu, f->my_rows, f->my_columns, caps->matrix.m, caps->matrix.n, caps->matrix.k},
+		.spec_count = f->coop ? 11 : f->tile ? 8 : 6,
+		.subgroup = f->coop && caps->subgroup_min != caps->subgroup_max ? (uint8_t)caps->subgroup : 0,
 		.waits = l->waits,
 		.binding_count = BINDINGS,
 	};

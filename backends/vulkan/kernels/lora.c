@@ -27,10 +27,10 @@ static uint64_t scratch(const knit_vk_caps *caps, const knit_node_view *node) {
 	return knit__mul_u64(tokens, (uint64_t)node->in[A].dims[1].v * sizeof(float), &bytes) ? bytes : UINT64_MAX;
 }
 
-static knit_vk_linear linear_of(const knit_vk_step *s, bool low) {
+static knit_vk_linear linear_of(const knit_vk_caps *caps, const knit_vk_step *s, bool low) {
 	const uint8_t w = low ? A : B;
 	const knit_vk_tensor *const t = &s->in[w];
-	knit_vk_linear l = {.form = knit__vk_matvec_form(1, false),
+	knit_vk_linear l = {.form = knit__vk_matvec_form(caps, 1, false),
 	                    .weights = 1,
 	                    .waits = !low,
 	                    .adapters = {&s->in[ADAPTERS], ADAPTERS},
@@ -54,7 +54,7 @@ static knit_vk_linear linear_of(const knit_vk_step *s, bool low) {
 
 static uint32_t plan(const knit_vk_caps *caps, const knit_vk_step *s, knit_vk_dispatch *out, uint32_t cap) {
 	for (uint32_t i = 0; out && i < 2 && i < cap; ++i) {
-		const knit_vk_linear l = linear_of(s, i == 0);
+		const knit_vk_linear l = linear_of(caps, s, i == 0);
 
 		knit__vk_linear_dispatch(caps, &l, &out[i]);
 	}
@@ -62,7 +62,7 @@ static uint32_t plan(const knit_vk_caps *caps, const knit_vk_step *s, knit_vk_di
 }
 
 static void fill(const knit_vk_caps *caps, const knit_vk_step *s, uint32_t index, void *params, uint32_t groups[3]) {
-	const knit_vk_linear l = linear_of(s, index == 0);
+	const knit_vk_linear l = linear_of(caps, s, index == 0);
 
 	knit__vk_linear_fill(caps, &l, params, groups);
 }
