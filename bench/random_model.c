@@ -108,6 +108,12 @@ static knit_status add(maker *m, const char *name, knit_dtype type, int64_t rows
 	return KNIT_OK;
 }
 
+static knit_dtype type_of(const bench_shape *s, knit__part part, bool norm) {
+	if (norm)
+		return KNIT_F32;
+	return part == KNIT__ATTN_V || part == KNIT__FFN_DOWN ? s->rich : s->type;
+}
+
 /* Rows and columns of a projection; columns 0: a norm. */
 static void size_of(const bench_shape *s, knit__part part, int64_t *rows, int64_t *columns) {
 	const int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
@@ -135,7 +141,7 @@ static knit_status add_layers(maker *m, knit_diag *diag) {
 		for (knit__part part = KNIT__ATTN_NORM; part < KNIT__PART_COUNT && status == KNIT_OK; ++part) {
 			size_of(s, part, &rows, &columns);
 			knit__weight_name(KNIT__NAMES_GGUF, part, layer, name);
-			status = add(m, name, columns ? s->type : KNIT_F32, rows, columns, columns == 0, diag);
+			status = add(m, name, type_of(s, part, columns == 0), rows, columns, columns == 0, diag);
 		}
 	for (uint32_t visit = 0; s->lora && visit < s->layers * s->visits; ++visit)
 		for (knit__part part = KNIT__ATTN_Q; part < KNIT__PART_COUNT && status == KNIT_OK; ++part) {
@@ -163,7 +169,7 @@ static knit_status add_tensors(maker *m, knit_diag *diag) {
 	if (status == KNIT_OK)
 		status = add(m, "output_norm.weight", KNIT_F32, s->dim, 0, true, diag);
 	if (status == KNIT_OK && !s->tied)
-		status = add(m, "output.weight", s->embedding, s->vocab, s->dim, false, diag);
+		status = add(m, "output.weight", s->rich != s->type ? s->rich : s->embedding, s->vocab, s->dim, false, diag);
 	return status;
 }
 

@@ -42,7 +42,8 @@ static knit_status take_type(const char *key, const char *text, knit_dtype *out,
 	const knit_dtype type = knit__dtype_parse(text);
 
 	if (type == 0 || type == KNIT_I32)
-		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "%s=%s is no type of weights (f32, f16, bf16, q8_0, q4_0 ...)", key, text);
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
+		                  "%s=%s is no type of weights (f32, f16, bf16, q8_0, q4_0, q4_K, q6_K, or q4_k_m for type)", key, text);
 	*out = type;
 	return KNIT_OK;
 }
@@ -59,6 +60,13 @@ static knit_status take_pair(bench_shape *s, const char *key, const char *value,
 		{"lora", 0, 4096, &s->lora},           {"tied", 0, 1, &tied},               {"seed", 0, INT64_MAX, &seed},
 	};
 
+	if (strcmp(key, "type") == 0 && strcmp(value, "q4_k_m") == 0) {
+		s->type = KNIT_Q4_K;
+		s->rich = KNIT_Q6_K;
+		return KNIT_OK;
+	}
+	if (strcmp(key, "rich") == 0)
+		return take_type(key, value, &s->rich, diag);
 	if (strcmp(key, "type") == 0)
 		return take_type(key, value, &s->type, diag);
 	if (strcmp(key, "embedding") == 0)
@@ -75,7 +83,7 @@ static knit_status take_pair(bench_shape *s, const char *key, const char *value,
 	}
 	return knit__fail(diag, KNIT_ERR_ARGUMENT, 0,
 	                  "a shape has no \"%s\": dim, layers, heads, kv_heads, head_dim, ff, vocab, context, visits, lora, type, "
-	                  "embedding, tied, seed",
+	                  "rich, embedding, tied, seed",
 	                  key);
 }
 
@@ -108,6 +116,10 @@ static knit_status check(const bench_shape *s, knit_diag *diag) {
 		status = check_blocks(s->type, "ff", s->ffn, diag);
 	if (status == KNIT_OK)
 		status = check_blocks(s->type, "heads * head_dim", s->heads * s->head_dim, diag);
+	if (status == KNIT_OK)
+		status = check_blocks(s->rich, "dim", s->dim, diag);
+	if (status == KNIT_OK)
+		status = check_blocks(s->rich, "ff", s->ffn, diag);
 	return status == KNIT_OK ? check_blocks(s->embedding, "dim", s->dim, diag) : status;
 }
 
@@ -117,7 +129,8 @@ static void defaults(bench_shape *s) {
 	s->context = s->context ? s->context : 32768;
 	s->visits = s->visits ? s->visits : 1;
 	s->type = s->type ? s->type : KNIT_Q8_0;
-	s->embedding = s->embedding ? s->embedding : s->type;
+	s->rich = s->rich ? s->rich : s->type;
+	s->embedding = s->embedding ? s->embedding : s->tied ? s->rich : s->type;
 }
 
 /* "1.1b" at the front; without a name the keys must say all. */
@@ -163,7 +176,7 @@ knit_status bench_shape_parse(const char *text, bench_shape *out, knit_diag *dia
 void bench_shape_text(const bench_shape *s, char out[320]) {
 	snprintf(out, 320,
 	         "llama:dim=%" PRId64 ",layers=%" PRId64 ",heads=%" PRId64 ",kv_heads=%" PRId64 ",head_dim=%" PRId64 ",ff=%" PRId64
-	         ",vocab=%" PRId64 ",context=%" PRId64 ",visits=%" PRId64 ",lora=%" PRId64 ",type=%s,embedding=%s,tied=%d,seed=%" PRIu64,
+	         ",vocab=%" PRId64 ",context=%" PRId64 ",visits=%" PRId64 ",lora=%" PRId64 ",type=%s,rich=%s,embedding=%s,tied=%d,seed=%" PRIu64,
 	         s->dim, s->layers, s->heads, s->kv_heads, s->head_dim, s->ffn, s->vocab, s->context, s->visits, s->lora,
-	         knit__dtype_info(s->type)->name, knit__dtype_info(s->embedding)->name, s->tied, s->seed);
+	         knit__dtype_info(s->type)->name, knit__dtype_info(s->rich)->name, knit__dtype_info(s->embedding)->name, s->tied, s->seed);
 }

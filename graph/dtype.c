@@ -5,9 +5,10 @@
 #include <string.h>
 
 static const knit_dtype_info dtypes[] = {
-	[KNIT_F32] = {"f32", 1, 4, true, false},   [KNIT_F16] = {"f16", 1, 2, true, false},
-	[KNIT_BF16] = {"bf16", 1, 2, true, false}, [KNIT_I32] = {"i32", 1, 4, false, false},
-	[KNIT_Q8_0] = {"q8_0", 32, 34, false, true}, [KNIT_Q4_0] = {"q4_0", 32, 18, false, true},
+	[KNIT_F32] = {"f32", 1, 4, true, false, true},   [KNIT_F16] = {"f16", 1, 2, true, false, true},
+	[KNIT_BF16] = {"bf16", 1, 2, true, false, true}, [KNIT_I32] = {"i32", 1, 4, false, false, false},
+	[KNIT_Q8_0] = {"q8_0", 32, 34, false, true, true}, [KNIT_Q4_0] = {"q4_0", 32, 18, false, true, true},
+	[KNIT_Q4_K] = {"q4_K", 256, 144, false, true, false}, [KNIT_Q6_K] = {"q6_K", 256, 210, false, true, false},
 };
 
 const knit_dtype_info *knit__dtype_info(knit_dtype dtype) {

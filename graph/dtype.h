@@ -10,7 +10,8 @@ typedef struct knit_dtype_info {
 	uint32_t block_elements;
 	uint32_t block_bytes;
 	bool is_float; /* f32, f16, bf16: may be strided, cast and computed on elementwise */
-	bool is_block; /* q8_0, q4_0 */
+	bool is_block; /* q8_0, q4_0, q4_K, q6_K */
+	bool is_state; /* states may be of it: floats, q8_0, q4_0 */
 } knit_dtype_info;
 
 /* NULL for an unknown type. */

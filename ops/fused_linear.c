@@ -16,7 +16,7 @@ static const double *data(const knit_array *in, uint32_t in_count, uint32_t i) {
 
 /* A matrix of any weight type with numbers for dims and whole blocks in a row; `slots`: one more dimension in front. */
 static bool check_matrix(knit_infer *c, uint32_t i, const char *name, bool slots) {
-	static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, 0};
+	static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K, 0};
 	const knit_value *w = operand(c, i);
 	const uint32_t rank = slots ? 3 : 2;
 

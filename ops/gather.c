@@ -4,7 +4,7 @@
 #include <math.h>
 
 static bool infer(knit_infer *c) {
-	static const knit_dtype tables[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, 0};
+	static const knit_dtype tables[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K, 0};
 	static const knit_dtype i32[] = {KNIT_I32, 0};
 
 	if (!knit__op_check_dtype(c, 0, "table", tables) || !knit__op_check_rank(c, 0, "table", 2, 2) ||

@@ -10,9 +10,9 @@ static const char op_name[] = "kv_slot";
 static bool check_type(knit_graph *g, const char *name, const char *which, knit_dtype t, int64_t row) {
 	const knit_dtype_info *info = knit__dtype_info(t);
 
-	if (info && (info->is_float || (info->is_block && row % info->block_elements == 0)))
+	if (info && info->is_state && row % info->block_elements == 0)
 		return true;
-	if (info && info->is_block)
+	if (info && info->is_state)
 		knit__build_fail(g, op_name, KNIT_ERR_SHAPE, "%s: %s of type %s needs kv_heads * head_dim (%lld) to be a multiple of %u",
 						 name, which, info->name, (long long)row, info->block_elements);
 	else

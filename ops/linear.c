@@ -2,7 +2,7 @@
 #include "op_util.h"
 
 static bool infer(knit_infer *c) {
-	static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, 0};
+	static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K, 0};
 	const knit_value *x = c->in[0], *w = c->in[1];
 	const knit_dtype_info *info = knit__dtype_info(w->dtype);
 	knit_dim k;

@@ -196,6 +196,14 @@ void knit__row_to_f32(knit_dtype dtype, const void *src, float *dst, size_t n) {
 		for (size_t i = 0; i < n / KNIT_QK; ++i)
 			decode_q4_0(p + i * sizeof(knit_q4_0), dst + i * KNIT_QK);
 		return;
+	case KNIT_Q4_K:
+		for (size_t i = 0; i < n / KNIT_QK_K; ++i)
+			knit__decode_q4_k(p + i * sizeof(knit_q4_k), dst + i * KNIT_QK_K);
+		return;
+	case KNIT_Q6_K:
+		for (size_t i = 0; i < n / KNIT_QK_K; ++i)
+			knit__decode_q6_k(p + i * sizeof(knit_q6_k), dst + i * KNIT_QK_K);
+		return;
 	case KNIT_I32:
 		return;
 	}
@@ -229,6 +237,20 @@ void knit__row_from_f32(knit_dtype dtype, const float *src, void *dst, size_t n)
 			memcpy(p + i * sizeof b, &b, sizeof b);
 		}
 		return;
+	case KNIT_Q4_K:
+		for (size_t i = 0; i < n / KNIT_QK_K; ++i) {
+			knit_q4_k b;
+			knit__encode_q4_k(src + i * KNIT_QK_K, &b);
+			memcpy(p + i * sizeof b, &b, sizeof b);
+		}
+		return;
+	case KNIT_Q6_K:
+		for (size_t i = 0; i < n / KNIT_QK_K; ++i) {
+			knit_q6_k b;
+			knit__encode_q6_k(src + i * KNIT_QK_K, &b);
+			memcpy(p + i * sizeof b, &b, sizeof b);
+		}
+		return;
 	case KNIT_I32:
 		return;
 	}
@@ -238,24 +260,26 @@ void knit__row_from_f32(knit_dtype dtype, const float *src, void *dst, size_t n)
 
 /* A block of f32 at a time, so that no buffer depends on the row length. */
 static void decode_by_blocks(knit_dtype dtype, const char *src, double *dst, uint64_t elements) {
-	const size_t block_bytes = dtype == KNIT_Q8_0 ? sizeof(knit_q8_0) : sizeof(knit_q4_0);
-	float y[KNIT_QK];
+	const knit_dtype_info *const info = knit__dtype_info(dtype);
+	const uint64_t block = info->block_elements;
+	float y[KNIT_QK_K];
 
-	for (uint64_t at = 0; at + KNIT_QK <= elements; at += KNIT_QK, src += block_bytes) {
-		knit__row_to_f32(dtype, src, y, KNIT_QK);
-		for (int i = 0; i < KNIT_QK; ++i)
-			dst[at + (uint64_t)i] = (double)y[i];
+	for (uint64_t at = 0; at + block <= elements; at += block, src += info->block_bytes) {
+		knit__row_to_f32(dtype, src, y, block);
+		for (uint64_t i = 0; i < block; ++i)
+			dst[at + i] = (double)y[i];
 	}
 }
 
 static void encode_by_blocks(knit_dtype dtype, const double *src, char *dst, uint64_t elements) {
-	const size_t block_bytes = dtype == KNIT_Q8_0 ? sizeof(knit_q8_0) : sizeof(knit_q4_0);
-	float x[KNIT_QK];
+	const knit_dtype_info *const info = knit__dtype_info(dtype);
+	const uint64_t block = info->block_elements;
+	float x[KNIT_QK_K];
 
-	for (uint64_t at = 0; at + KNIT_QK <= elements; at += KNIT_QK, dst += block_bytes) {
-		for (int i = 0; i < KNIT_QK; ++i)
-			x[i] = (float)src[at + (uint64_t)i];
-		knit__row_from_f32(dtype, x, dst, KNIT_QK);
+	for (uint64_t at = 0; at + block <= elements; at += block, dst += info->block_bytes) {
+		for (uint64_t i = 0; i < block; ++i)
+			x[i] = (float)src[at + i];
+		knit__row_from_f32(dtype, x, dst, block);
 	}
 }
 
@@ -297,6 +321,8 @@ void knit__decode(knit_dtype dtype, const void *src, double *dst, uint64_t eleme
 		return;
 	case KNIT_Q8_0:
 	case KNIT_Q4_0:
+	case KNIT_Q4_K:
+	case KNIT_Q6_K:
 		decode_by_blocks(dtype, p, dst, elements);
 		return;
 	}
@@ -327,6 +353,8 @@ void knit__encode(knit_dtype dtype, const double *src, void *dst, uint64_t eleme
 		return;
 	case KNIT_Q8_0:
 	case KNIT_Q4_0:
+	case KNIT_Q4_K:
+	case KNIT_Q6_K:
 		encode_by_blocks(dtype, src, p, elements);
 		return;
 	}

@@ -113,7 +113,7 @@ static bool state_named(const knit_graph *g, const char *name) {
 static bool check_state_type(knit_graph *g, const char *name, knit_dtype t, int rank, const knit_dim *dims) {
 	const knit_dtype_info *info = knit__dtype_info(t);
 
-	if (!info || (!info->is_float && !info->is_block)) {
+	if (!info || !info->is_state) {
 		knit__build_fail(g, "state", KNIT_ERR_SHAPE, "%s is of type %s, needs f32, f16, bf16, q8_0 or q4_0", name,
 						 knit_dtype_name(t));
 		return false;

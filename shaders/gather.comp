@@ -15,6 +15,7 @@ KNIT_IN(2) ids_buffer { int ids[]; };
 KNIT_OUT(3) out_buffer { uint result[]; };
 
 KNIT_READER(table_at, TYPE, table32, table16)
+KNIT_SUPER_READER(table_at, table16)
 
 /* Four elements of an invocation (GATHER_EACH of kernels/gather.c), all read before one is written: the compiler cannot
  * know that the output is not the table. */
@@ -42,6 +43,10 @@ void main() {
 		if (inside && i < p.n) {
 			if (TYPE == KNIT_F32)
 				y[e] = table32[base + i];
+			else if (TYPE == KNIT_Q4_K)
+				y[e] = floatBitsToUint(table_at_q4_k(base + i / 256u * KNIT_Q4_K_WORDS, i % 256u));
+			else if (TYPE == KNIT_Q6_K)
+				y[e] = floatBitsToUint(table_at_q6_k(base + i / 256u * KNIT_Q6_K_WORDS, i % 256u));
 			else
 				y[e] = floatBitsToUint(table_at(base, i));
 		}

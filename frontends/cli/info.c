@@ -23,7 +23,7 @@ typedef struct store_facts {
 	struct {
 		uint32_t tensors;
 		uint64_t bytes;
-	} types[KNIT_Q4_0 + 1];
+	} types[KNIT_Q6_K + 1];
 } store_facts;
 
 /* Where a tensor's bytes lie, and where those of the first one with equal bytes do. */
@@ -176,7 +176,7 @@ static int print_text(const cli_common *c, const cli_model *m) {
 	if (p.lora)
 		printf("LoRA         rank %" PRId64 ", scale %g, %s parameters\n", k->lora_rank, (double)k->lora_scale,
 			   cli_count(p.lora, a));
-	for (int t = 0; t <= KNIT_Q4_0; ++t)
+	for (int t = 0; t <= KNIT_Q6_K; ++t)
 		if (f.types[t].tensors)
 			printf("weights      %s: %u tensors, %s\n", knit_dtype_name((knit_dtype)t), (unsigned)f.types[t].tensors,
 				   cli_bytes(f.types[t].bytes, a));
@@ -241,7 +241,7 @@ static int print_json(const cli_common *c, const cli_model *m) {
 	cJSON_AddItemToObject(root, "parameters_lora", cli_json_u64(p.lora));
 	cJSON_AddNumberToObject(root, "lora_rank", (double)k->lora_rank);
 	cJSON_AddNumberToObject(root, "lora_scale", k->lora_rank ? (double)k->lora_scale : 0);
-	for (int t = 0; t <= KNIT_Q4_0; ++t)
+	for (int t = 0; t <= KNIT_Q6_K; ++t)
 		if (f.types[t].tensors)
 			cJSON_AddItemToObject(types, knit_dtype_name((knit_dtype)t), cli_json_u64(f.types[t].bytes));
 	cJSON_AddItemToObject(root, "weight_bytes_by_type", types);

@@ -29,8 +29,8 @@ static const struct {
 } tensor_types[] = {
 	[0] = {"F32", KNIT_F32},   [1] = {"F16", KNIT_F16},    [2] = {"Q4_0", KNIT_Q4_0}, [3] = {"Q4_1", 0},
 	[6] = {"Q5_0", 0},         [7] = {"Q5_1", 0},          [8] = {"Q8_0", KNIT_Q8_0}, [9] = {"Q8_1", 0},
-	[10] = {"Q2_K", 0},        [11] = {"Q3_K", 0},         [12] = {"Q4_K", 0},        [13] = {"Q5_K", 0},
-	[14] = {"Q6_K", 0},        [15] = {"Q8_K", 0},         [16] = {"IQ2_XXS", 0},     [17] = {"IQ2_XS", 0},
+	[10] = {"Q2_K", 0},        [11] = {"Q3_K", 0},         [12] = {"Q4_K", KNIT_Q4_K},       [13] = {"Q5_K", 0},
+	[14] = {"Q6_K", KNIT_Q6_K},      [15] = {"Q8_K", 0},         [16] = {"IQ2_XXS", 0},     [17] = {"IQ2_XS", 0},
 	[18] = {"IQ3_XXS", 0},     [19] = {"IQ1_S", 0},        [20] = {"IQ4_NL", 0},      [21] = {"IQ3_S", 0},
 	[22] = {"IQ2_S", 0},       [23] = {"IQ4_XS", 0},       [24] = {"I8", 0},          [25] = {"I16", 0},
 	[26] = {"I32", KNIT_I32},  [27] = {"I64", 0},          [28] = {"F64", 0},         [29] = {"IQ1_M", 0},
@@ -207,7 +207,7 @@ static knit_status check_type(knit_reader *r, uint32_t type, gguf_tensor *t) {
 		return knit__reader_fail(r, KNIT_ERR_FORMAT, "unknown tensor type %u", type);
 	if (!tensor_types[type].dtype)
 		return knit__reader_fail(r, KNIT_ERR_UNSUPPORTED,
-		                         "type %s is not supported; convert the model to F32, F16, BF16, Q8_0 or Q4_0",
+		                         "type %s is not supported; convert the model to F32, F16, BF16, Q8_0, Q6_K, Q4_K or Q4_0",
 		                         tensor_types[type].name);
 	t->dtype = tensor_types[type].dtype;
 	return KNIT_OK;

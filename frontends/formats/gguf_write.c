@@ -19,7 +19,8 @@ static const uint32_t value_types[] = {
 	[KNIT_METADATA_U64] = 10, [KNIT_METADATA_I64] = 11, [KNIT_METADATA_STRING] = GGUF_STRING, [KNIT_METADATA_F64] = 12,
 };
 static const uint32_t tensor_types[] = {
-	[KNIT_F32] = 0, [KNIT_F16] = 1, [KNIT_Q4_0] = 2, [KNIT_Q8_0] = 8, [KNIT_I32] = 26, [KNIT_BF16] = 30,
+	[KNIT_F32] = 0, [KNIT_F16] = 1, [KNIT_Q4_0] = 2, [KNIT_Q8_0] = 8, [KNIT_Q4_K] = 12, [KNIT_Q6_K] = 14,
+	[KNIT_I32] = 26, [KNIT_BF16] = 30,
 };
 
 /* A growing buffer; after a failed allocation `failed` is set and nothing is added. */

@@ -5,7 +5,7 @@
 #include "knit.h"
 
 typedef struct knit_nonfinite {
-	uint64_t nan, inf; /* how many: values of f32, f16 and bf16, scales of q8_0 and q4_0 */
+	uint64_t nan, inf; /* how many: values of f32, f16 and bf16, scales of blocks */
 	uint64_t first;    /* element index of the first of either (of its block, for a scale); valid if nan + inf > 0 */
 } knit_nonfinite;
 

@@ -48,7 +48,7 @@ static bool read_policy(const char *item, knit__kv_spec *s) {
 static bool read_type(const char *item, knit_dtype *out) {
 	const knit_dtype t = knit__dtype_parse(item);
 
-	if (!t || t == KNIT_I32)
+	if (!t || !knit__dtype_info(t)->is_state)
 		return false;
 	*out = t;
 	return true;

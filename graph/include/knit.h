@@ -66,8 +66,10 @@ const char *knit_status_name(knit_status status);
 
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 
-/* Q8_0: blocks of 32 values, one f16 scale and 32 int8 (34 bytes). Q4_0: one f16 scale and 32 nibbles (18 bytes). */
-typedef enum knit_dtype { KNIT_F32 = 1, KNIT_F16, KNIT_BF16, KNIT_I32, KNIT_Q8_0, KNIT_Q4_0 } knit_dtype;
+/* Q8_0: blocks of 32 values, one f16 scale and 32 int8 (34 bytes). Q4_0: one f16 scale and 32 nibbles (18 bytes).
+ * Q4_K: blocks of 256 values, 8 parts of 32 nibbles with a scale and a minimum of 6 bits each (144 bytes). Q6_K: blocks of
+ * 256 values of 6 bits, 16 parts with a scale of 8 bits each (210 bytes). The last two are for weights only. */
+typedef enum knit_dtype { KNIT_F32 = 1, KNIT_F16, KNIT_BF16, KNIT_I32, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K } knit_dtype;
 
 /* "f32", "q8_0" ...; "?" for an unknown value. */
 const char *knit_dtype_name(knit_dtype dtype);

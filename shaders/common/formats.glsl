@@ -7,8 +7,12 @@
 #define KNIT_I32 4
 #define KNIT_Q8_0 5
 #define KNIT_Q4_0 6
+#define KNIT_Q4_K 7
+#define KNIT_Q6_K 8
 
 #define KNIT_Q8_0_WORDS 17 /* uint16_t of a block of 32: the scale, then two elements in each */
+#define KNIT_Q4_K_WORDS 72 /* of a super-block of 256: see ops/quant.h */
+#define KNIT_Q6_K_WORDS 105
 #define KNIT_Q4_0_WORDS 9  /* the scale, then elements 2 i, 2 i + 1 low, 2 i + 16, 2 i + 17 high */
 
 const uint knit_nan_bits = 0x7fc00000u;
@@ -61,6 +65,25 @@ float knit_q4_0(uint scale, uint word, uint i) {
 	return knit_f16(scale) * float(int(word >> ((i & 1u) * 8u + (i >> 4) * 4u) & 15u) - 8);
 }
 
+/* Scale and minimum of part `part` of a q4_K, from the bytes part % 4, part % 4 + 4 and part % 4 + 8 of the packed 12. */
+vec2 knit_q4_k_part(uint part, uvec3 bytes) {
+	if (part < 4u)
+		return vec2(bytes.xy & 63u);
+	return vec2((bytes.z & 15u) | (bytes.x >> 6) << 4, bytes.z >> 4 | (bytes.y >> 6) << 4);
+}
+/* Rounded as in ops/quant_k.c: no product may be fused with the difference. */
+float knit_q4_k(uint d, uint dmin, vec2 part, uint q) {
+	precise float y = knit_f16(d) * part.x, off = knit_f16(dmin) * part.y;
+	y = y * float(q);
+	y = y - off;
+	return y;
+}
+float knit_q6_k(uint d, int scale, uint q) {
+	precise float y = knit_f16(d) * float(scale);
+	y = y * float(int(q) - 32);
+	return y;
+}
+
 /* Element i counted from the word number `base` of array `a`, where a block begins. */
 #define KNIT_AT_F32(a, base, i) uintBitsToFloat(a[(base) + (i)])
 #define KNIT_AT_F16(a, base, i) knit_f16(uint(a[(base) + (i)]))
@@ -69,6 +92,22 @@ float knit_q4_0(uint scale, uint word, uint i) {
 	uint(a[(base) + (i) / 32u * 17u + 1u + (i) % 32u / 2u]), (i) % 32u)
 #define KNIT_AT_Q4_0(a, base, i) knit_q4_0(uint(a[(base) + (i) / 32u * 9u]), \
 	uint(a[(base) + (i) / 32u * 9u + 1u + (i) % 16u / 2u]), (i) % 32u)
+
+/* Byte i from the word number `at` on. */
+#define KNIT_BYTE_AT(a, at, i) (uint(a[(at) + (i) / 2u]) >> ((i) & 1u) * 8u & 255u)
+#define KNIT_SUPER_READER(name, a) \
+	float name##_q4_k(uint at, uint i) { \
+		const uint part = i / 32u, s = part & 3u; \
+		const uvec3 bytes = uvec3(KNIT_BYTE_AT(a, at + 2u, s), KNIT_BYTE_AT(a, at + 4u, s), KNIT_BYTE_AT(a, at + 6u, s)); \
+		const uint q = KNIT_BYTE_AT(a, at + 8u, part / 2u * 32u + i % 32u) >> (part & 1u) * 4u & 15u; \
+		return knit_q4_k(uint(a[at]), uint(a[at + 1u]), knit_q4_k_part(part, bytes), q); \
+	} \
+	float name##_q6_k(uint at, uint i) { \
+		const uint first = i / 128u, j = i % 128u; \
+		const uint low = KNIT_BYTE_AT(a, at, first * 64u + j % 64u) >> j / 64u * 4u & 15u; \
+		const uint high = KNIT_BYTE_AT(a, at + 64u, first * 32u + j % 32u) >> j / 32u * 2u & 3u; \
+		return knit_q6_k(uint(a[at + 104u]), knit_byte(uint(a[at + 96u + i / 32u]), i / 16u & 1u), low | high << 4); \
+	}
 
 /* A function float name(uint base, uint i) that reads any of the types; dtype is best a specialization constant, so that
  * one case of it is left. a32 and a16 are two views of one binding:

@@ -20,7 +20,11 @@ START_TEST(names_and_keys) {
 	ck_assert_int_eq(bench_shape_parse(text, &again, &d), KNIT_OK);
 	ck_assert_mem_eq(&s, &again, sizeof s);
 	ck_assert_int_eq(bench_shape_parse("llama:dim=64,layers=2,heads=4,ff=96,vocab=300,tied=1,embedding=f16", &s, &d), KNIT_OK);
-	ck_assert(s.kv_heads == 4 && s.head_dim == 16 && s.tied && s.type == KNIT_Q8_0 && s.embedding == KNIT_F16);
+	ck_assert(s.kv_heads == 4 && s.head_dim == 16 && s.tied && s.type == KNIT_Q8_0 && s.embedding == KNIT_F16 && s.rich == s.type);
+	ck_assert_int_eq(bench_shape_parse("1.1b,type=q4_k_m", &s, &d), KNIT_OK);
+	ck_assert(s.type == KNIT_Q4_K && s.rich == KNIT_Q6_K && s.embedding == KNIT_Q4_K);
+	ck_assert_int_eq(bench_shape_parse("1.1b,type=q4_k_m,tied=1", &s, &d), KNIT_OK);
+	ck_assert(s.embedding == KNIT_Q6_K);
 }
 END_TEST
 
@@ -35,6 +39,7 @@ START_TEST(wrong_shapes) {
 		{"llama:dim=64", "layers"},
 		{"1.1b,kv_heads=5", "kv_heads"},
 		{"1.1b,head_dim=63", "even"},
+		{"15m,type=q4_K", "dim 288 is no multiple of 256, the block of q4_K"},
 	};
 
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; ++i) {
@@ -53,6 +58,8 @@ START_TEST(models_run) {
 		"llama:dim=64,layers=2,heads=4,kv_heads=2,ff=96,vocab=300,type=q4_0,tied=1,visits=3,lora=4",
 		"llama:dim=64,layers=1,heads=2,ff=64,vocab=259,type=f16,embedding=f32,head_dim=48",
 		"llama:dim=32,layers=1,heads=2,ff=64,vocab=20,type=bf16",
+		"llama:dim=256,layers=2,heads=4,kv_heads=2,ff=512,vocab=300,type=q4_k_m",
+		"llama:dim=256,layers=1,heads=4,ff=256,vocab=300,type=q6_K,tied=1,visits=2",
 	};
 	char path[64];
 

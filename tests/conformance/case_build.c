@@ -109,6 +109,13 @@ knit_dim case_tokens(case_build *b, int64_t value) {
 	return knit_sym(b->g, "tokens", 1, b->exact ? value : value + 3);
 }
 
+/* Blocks of 256 get sizes that are not all one block: 256 for 64, 512 for 96, 768 for 160. */
+int64_t case_columns(knit_dtype dtype, int64_t columns) {
+	const knit_dtype_info *const info = knit__dtype_info(dtype);
+
+	return info->block_elements == 256 ? (columns * 4 + 255) / 256 * 256 : columns;
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 conf_case *case_add(case_table *t, uint16_t op, const char *what, knit_dtype dtype, case_fill fill, void (*build)(case_build *),

@@ -24,6 +24,8 @@ void case_ints(case_build *b, const char *name, uint64_t count, int64_t first, i
 knit_tensor case_weight(case_build *b, knit_dtype dtype, int rank, int64_t d0, int64_t d1);
 /* The symbol "tokens" in [1, value + 3], with the value `value` at the next run. */
 knit_dim case_tokens(case_build *b, int64_t value);
+/* A number of columns of the type in the place of one that blocks of 32 may have: whole blocks. */
+int64_t case_columns(knit_dtype dtype, int64_t columns);
 
 /* ---- files with cases -------------------------------------------------------------------------------------------- */
 

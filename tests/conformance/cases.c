@@ -167,19 +167,23 @@ static void build_cast(case_build *b) {
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 static const knit_dtype float_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16};
 
 static void add_linear(case_table *t) {
-	static const int64_t tokens[] = {1, 2, 3, 4, 5, 7, 8, 16, 33}, ks[] = {32, 64, 96, 160, 1024}, odd[] = {1, 7, 33, 172};
+	static const int64_t tokens[] = {1, 2, 3, 4, 5, 7, 8, 16, 33}, ks32[] = {32, 64, 96, 160, 1024},
+	                     ks256[] = {256, 512, 768, 1280, 2048}, odd[] = {1, 7, 33, 172};
 	static const int64_t ns[] = {1, 3, 8, 16, 17, 61, 130};
 
 	for (size_t w = 0; w < COUNT(weight_types); ++w) {
 		const bool block = knit__dtype_info(weight_types[w])->is_block;
 		const case_bound bound = block ? bound_linear_int8 : bound_linear;
+		const int64_t *const ks = case_columns(weight_types[w], 32) == 256 ? ks256 : ks32;
+		const int64_t c32 = case_columns(weight_types[w], 32), c64 = case_columns(weight_types[w], 64);
+		const int64_t c96 = case_columns(weight_types[w], 96);
 
 		for (size_t i = 0; i < COUNT(tokens); ++i)
-			for (size_t k = 0; k < COUNT(ks); ++k)
+			for (size_t k = 0; k < COUNT(ks32); ++k)
 				for (size_t n = (i + k) % 3; n < COUNT(ns); n += 3)
 					case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound,
 					    P(tokens[i], ks[k], ns[n]));
@@ -188,23 +192,26 @@ static void add_linear(case_table *t) {
 				case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound,
 				    P(tokens[i], odd[k], 19));
 		for (case_fill fill = FILL_LARGE; fill <= FILL_NAN; ++fill) {
-			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(1, 96, 17));
-			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(9, 96, 17));
+			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(1, c96, 17));
+			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(9, c96, 17));
 		}
-		case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound, P(511, 64, 48));
-		case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound, P(512, 64, 48));
+		case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound, P(511, c64, 48));
+		case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound, P(512, c64, 48));
 		case_add(t, KNIT_OP_LINEAR, "_view", weight_types[w], FILL_UNIFORM, build_linear_view, feed_linear_view, bound,
-		    P(3, 2, 64, 11));
+		    P(3, 2, c64, 11));
 		case_add(t, KNIT_OP_LINEAR, "_view", weight_types[w], FILL_UNIFORM, build_linear_view, feed_linear_view, bound,
-		    P(1, 1, 32, 5));
+		    P(1, 1, c32, 5));
 	}
 }
 
 static void add_gather(case_table *t) {
 	for (size_t w = 0; w < COUNT(weight_types); ++w) {
-		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL, P(11, 32, 1));
-		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL, P(97, 160, 13));
-		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL, P(5, 64, 511));
+		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL,
+		    P(11, case_columns(weight_types[w], 32), 1));
+		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL,
+		    P(97, case_columns(weight_types[w], 160), 13));
+		case_add(t, KNIT_OP_GATHER, "", weight_types[w], FILL_UNIFORM, build_gather, feed_gather, NULL,
+		    P(5, case_columns(weight_types[w], 64), 511));
 	}
 	case_add(t, KNIT_OP_GATHER, "", KNIT_F32, FILL_UNIFORM, build_gather, feed_gather, NULL, P(3, 7, 5));
 	case_add(t, KNIT_OP_GATHER, "", KNIT_F16, FILL_UNIFORM, build_gather, feed_gather, NULL, P(3, 7, 5));

@@ -7,7 +7,7 @@ enum { TOKENS, K, N, RANK, ENDS, AB_TYPE, SLOTS, COUNT_OF = ENDS }; /* parameter
 enum { BIAS = 1, RESIDUAL = 2 };                                  /* bits of ENDS */
 enum { SEQUENCES = 3 };
 
-static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 
 /* The inputs that choose adapters; ids 0 without slots. */
 typedef struct choice { knit_tensor adapters, seq; } choice;
@@ -120,16 +120,18 @@ static void add_loras(case_table *t) {
 				const int64_t *size = sizes[(i + k) % 2];
 
 				add_lora(t, weight_types[w], FILL_UNIFORM,
-				         P(tokens[i], size[0], size[1], parts[k][0], parts[k][1], parts[k][2], parts[k][3]));
+				         P(tokens[i], case_columns(weight_types[w], size[0]), size[1], parts[k][0], parts[k][1], parts[k][2], parts[k][3]));
 			}
 		for (case_fill fill = FILL_LARGE; fill <= FILL_NAN; ++fill)
-			add_lora(t, weight_types[w], fill, P(3, 96, 17, 8, BIAS | RESIDUAL));
+			add_lora(t, weight_types[w], fill, P(3, case_columns(weight_types[w], 96), 17, 8, BIAS | RESIDUAL));
 	}
 	/* odd sizes, more rows than one tile, one column */
 	add_lora(t, KNIT_F32, FILL_UNIFORM, P(1, 7, 1, 3, RESIDUAL));
 	add_lora(t, KNIT_F16, FILL_UNIFORM, P(17, 33, 19, 5, BIAS | RESIDUAL));
 	add_lora(t, KNIT_BF16, FILL_UNIFORM, P(9, 172, 300, 16, RESIDUAL));
 	add_lora(t, KNIT_Q8_0, FILL_UNIFORM, P(512, 64, 48, 16, RESIDUAL));
+	add_lora(t, KNIT_Q4_K, FILL_UNIFORM, P(130, 512, 48, 16, RESIDUAL));
+	add_lora(t, KNIT_Q6_K, FILL_UNIFORM, P(17, 1280, 40, 4, BIAS | RESIDUAL));
 	add_lora(t, KNIT_Q4_0, FILL_UNIFORM, P(17, 96, 40, 4, BIAS | RESIDUAL));
 	add_lora(t, KNIT_F16, FILL_UNIFORM, P(70, 64, 40, 4, BIAS | RESIDUAL));
 	add_lora(t, KNIT_F32, FILL_UNIFORM, P(7, 40, 24, 4, RESIDUAL, KNIT_F32, 5));
@@ -175,10 +177,10 @@ static void add_groups(case_table *t) {
 			for (size_t k = 0; k < COUNT(parts); ++k)
 				for (int64_t count = 2 + (int64_t)(i + k) % 2; count <= 3; ++count)
 					add_group(t, weight_types[w], FILL_UNIFORM,
-					          P(tokens[i], k % 2 ? 64 : 160, k % 2 ? 128 : 50, parts[k][0], count, parts[k][1], parts[k][2]));
+					          P(tokens[i], case_columns(weight_types[w], k % 2 ? 64 : 160), k % 2 ? 128 : 50, parts[k][0], count, parts[k][1], parts[k][2]));
 		for (case_fill fill = FILL_LARGE; fill <= FILL_NAN; ++fill)
 			if (fill != FILL_EQUAL) /* factors are then equal, and what is equal is computed once */
-				add_group(t, weight_types[w], fill, P(3, 96, 17, 8, 3));
+				add_group(t, weight_types[w], fill, P(3, case_columns(weight_types[w], 96), 17, 8, 3));
 	}
 	add_group(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 19, 5, 3));
 	add_group(t, KNIT_Q4_0, FILL_UNIFORM, P(512, 64, 40, 4, 3));
@@ -225,10 +227,10 @@ static void add_glus(case_table *t) {
 			for (size_t k = 0; k < COUNT(parts); ++k)
 				for (int64_t act = 0; act < 2; ++act)
 					add_glu(t, weight_types[w], FILL_UNIFORM,
-					        P(tokens[i], i % 2 ? 64 : 160, act ? 51 : 40, parts[k][0], act, parts[k][1], parts[k][2]));
+					        P(tokens[i], case_columns(weight_types[w], i % 2 ? 64 : 160), act ? 51 : 40, parts[k][0], act, parts[k][1], parts[k][2]));
 		for (case_fill fill = FILL_LARGE; fill <= FILL_NAN; ++fill)
 			if (fill != FILL_EQUAL) /* gate and up are then one weight */
-				add_glu(t, weight_types[w], fill, P(3, 96, 18, 8, 0));
+				add_glu(t, weight_types[w], fill, P(3, case_columns(weight_types[w], 96), 18, 8, 0));
 	}
 	add_glu(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 20, 5, 0));
 	add_glu(t, KNIT_Q8_0, FILL_UNIFORM, P(512, 64, 40, 4, 1));

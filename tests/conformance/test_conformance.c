@@ -63,7 +63,7 @@ static void support_matrix(knit_text *t) {
 	for (uint16_t op = KNIT_OP_NONE + 1; op < KNIT_OP_COUNT; ++op) {
 		knit__text_add(t, "| %s |", knit__op(op)->name);
 		for (size_t i = 0; i < n; ++i) {
-			for (int dtype = KNIT_F32; dtype <= KNIT_Q4_0; ++dtype)
+			for (int dtype = KNIT_F32; dtype <= KNIT_Q6_K; ++dtype)
 				if (devices[i] && supported(ctx, knit__backend_at(i), devices[i], op, (knit_dtype)dtype))
 					knit__text_add(t, " %s", knit_dtype_name((knit_dtype)dtype));
 			knit__text_add(t, " |");

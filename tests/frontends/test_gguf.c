@@ -201,9 +201,9 @@ START_TEST(every_value_type) {
 }
 END_TEST
 
-/* One tensor [2, 32] of a type, with `data_bytes` of data. */
-static void one_tensor(bytes *b, uint32_t type, size_t data_bytes) {
-	const uint64_t dims[] = {32, 2};
+/* One tensor [2, columns] of a type, with `data_bytes` of data. */
+static void one_tensor(bytes *b, uint32_t type, uint64_t columns, size_t data_bytes) {
+	const uint64_t dims[] = {columns, 2};
 
 	gguf_header(b, 3, 1, 0);
 	gguf_tensor(b, "blk.0.w", 2, dims, type, 0);
@@ -216,18 +216,21 @@ START_TEST(every_tensor_type) {
 		uint32_t type;
 		size_t bytes;
 		knit_dtype dtype;
-	} good[] = {{0, 256, KNIT_F32}, {1, 128, KNIT_F16}, {2, 36, KNIT_Q4_0}, {8, 68, KNIT_Q8_0}, {26, 256, KNIT_I32}, {30, 128, KNIT_BF16}};
+	} good[] = {{0, 256, KNIT_F32}, {1, 128, KNIT_F16}, {2, 36, KNIT_Q4_0}, {8, 68, KNIT_Q8_0}, {26, 256, KNIT_I32}, {30, 128, KNIT_BF16},
+	            {12, 288, KNIT_Q4_K}, {14, 420, KNIT_Q6_K}};
 	knit_model_file file;
 	bytes b = {0};
 
 	begin();
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; ++i) {
-		one_tensor(&b, good[i].type, good[i].bytes);
+		const uint64_t columns = knit__dtype_info(good[i].dtype)->block_elements == 256 ? 256 : 32;
+
+		one_tensor(&b, good[i].type, columns, good[i].bytes);
 		ck_assert_int_eq(open_bytes(&b, &file), KNIT_OK);
 		ck_assert_int_eq(file.store->entries[0].dtype, good[i].dtype);
 		ck_assert_uint_eq(file.store->entries[0].bytes, good[i].bytes);
 		ck_assert_int_eq(file.store->entries[0].dims[0], 2);
-		ck_assert_int_eq(file.store->entries[0].dims[1], 32);
+		ck_assert_int_eq(file.store->entries[0].dims[1], (int64_t)columns);
 		knit__model_file_close(&file);
 		b.count--; /* the last byte is missing */
 		ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
@@ -240,18 +243,22 @@ START_TEST(every_tensor_type) {
 			known = known || good[i].type == type;
 		if (known)
 			continue;
-		one_tensor(&b, type, 512);
+		one_tensor(&b, type, 32, 512);
 		const knit_status status = verdict(&b);
 		ck_assert(status == KNIT_ERR_FORMAT || status == KNIT_ERR_UNSUPPORTED);
 	}
-	one_tensor(&b, 12, 512);
+	one_tensor(&b, 13, 32, 512);
 	ck_assert_int_eq(verdict(&b), KNIT_ERR_UNSUPPORTED);
 	ck_assert_ptr_nonnull(strstr(diag.text, "blk.0.w"));
-	ck_assert_ptr_nonnull(strstr(diag.text, "Q4_K"));
+	ck_assert_ptr_nonnull(strstr(diag.text, "type Q5_K is not supported"));
+	ck_assert_ptr_nonnull(strstr(diag.text, "Q6_K, Q4_K or Q4_0"));
 	ck_assert_ptr_nonnull(strstr(diag.text, "convert"));
-	one_tensor(&b, 77, 512);
+	one_tensor(&b, 77, 32, 512);
 	ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
 	ck_assert_ptr_nonnull(strstr(diag.text, "unknown tensor type 77"));
+	one_tensor(&b, 14, 224, 512);
+	ck_assert_int_eq(verdict(&b), KNIT_ERR_FORMAT);
+	ck_assert_ptr_nonnull(strstr(diag.text, "rows of 224 elements, type Q6_K needs a multiple of 256"));
 	end();
 }
 END_TEST

@@ -100,6 +100,8 @@ static const knit_gguf_out tensors[] = {
 	{"i32", KNIT_I32, 4, {1, 2, 3, 4}, data + 300, 96, 3},
 	{"q8_0", KNIT_Q8_0, 2, {2, 64}, data + 400, 136, 4},
 	{"q4_0", KNIT_Q4_0, 2, {1, 32}, data + 600, 18, 5},
+	{"q4_K", KNIT_Q4_K, 2, {2, 512}, data + 700, 576, 6},
+	{"q6_K", KNIT_Q6_K, 2, {3, 256}, data + 1300, 630, 7},
 	{"same", KNIT_F16, 3, {2, 3, 7}, data + 100, 84, 1},
 	{"same in another shape", KNIT_F16, 1, {42}, data + 100, 84, 1},
 };
@@ -183,7 +185,7 @@ START_TEST(a_stopped_write_leaves_nothing) {
 		ck_assert_int_eq(there.count == sizeof old && !memcmp(there.data, old, sizeof old), status != KNIT_OK);
 		bytes_clear(&there);
 	}
-	ck_assert_uint_eq(n, 6 + 1 + 1); /* once per tensor with bytes, once at the end */
+	ck_assert_uint_eq(n, TENSORS - 2 + 1 + 1); /* once per tensor with bytes, once at the end */
 	end();
 }
 END_TEST

@@ -186,7 +186,7 @@ static knit_nonfinite scan(knit_dtype dtype, const void *data, size_t size, bool
 START_TEST(nan_and_infinity_are_found) {
 	const uint32_t f32[] = {0x7f7fffff, 0xff7fffff, 0x00000001, 0xffc00000, 0x7f800000, 0x7f800001};
 	const uint16_t f16[] = {0x7bff, 0xfbff, 0x7c00, 0xfe00}, bf16[] = {0x7f7f, 0x7f80, 0xffc0, 0x7c00};
-	uint8_t q8[2 * 34], q4[3 * 18];
+	uint8_t q8[2 * 34], q4[3 * 18], q4_k[2 * 144], q6_k[2 * 210];
 
 	scan(KNIT_F32, f32, 12, true);
 	knit_nonfinite n = scan(KNIT_F32, f32, sizeof f32, false);
@@ -215,6 +215,22 @@ START_TEST(nan_and_infinity_are_found) {
 	n = scan(KNIT_Q4_0, q4, sizeof q4, false);
 	ck_assert_uint_eq(n.nan, 1);
 	ck_assert_uint_eq(n.first, 64);
+	/* a q4_K has two scales at its front, a q6_K one at its end */
+	memset(q4_k, 0xff, sizeof q4_k);
+	memset(q4_k, 0, 4);
+	memset(q4_k + 144, 0, 4);
+	scan(KNIT_Q4_K, q4_k, sizeof q4_k, true);
+	q4_k[144 + 3] = 0x7c;
+	n = scan(KNIT_Q4_K, q4_k, sizeof q4_k, false);
+	ck_assert_uint_eq(n.nan + 10 * n.inf, 10);
+	ck_assert_uint_eq(n.first, 256);
+	memset(q6_k, 0xff, sizeof q6_k);
+	memset(q6_k + 208, 0, 2);
+	memset(q6_k + 210 + 208, 0, 2);
+	scan(KNIT_Q6_K, q6_k, sizeof q6_k, true);
+	q6_k[209] = 0x7e;
+	n = scan(KNIT_Q6_K, q6_k, sizeof q6_k, false);
+	ck_assert_uint_eq(n.nan + 10 * n.inf + n.first, 1);
 	scan(KNIT_I32, f32, sizeof f32, true);
 }
 END_TEST

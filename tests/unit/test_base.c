@@ -82,6 +82,11 @@ START_TEST(dtypes_know_their_size) {
 	ck_assert(knit__dtype_bytes(KNIT_Q8_0, 64, &bytes) && bytes == 68);
 	ck_assert(knit__dtype_bytes(KNIT_Q4_0, 64, &bytes) && bytes == 36);
 	ck_assert(knit__dtype_bytes(KNIT_BF16, 3, &bytes) && bytes == 6);
+	ck_assert(knit__dtype_bytes(KNIT_Q4_K, 512, &bytes) && bytes == 288);
+	ck_assert(knit__dtype_bytes(KNIT_Q6_K, 512, &bytes) && bytes == 420);
+	ck_assert(!knit__dtype_bytes(KNIT_Q6_K, 128, &bytes));
+	ck_assert_int_eq(knit__dtype_parse("q4_K"), KNIT_Q4_K);
+	ck_assert(!knit__dtype_info(KNIT_Q4_K)->is_state && knit__dtype_info(KNIT_Q4_0)->is_state);
 	ck_assert(!knit__dtype_bytes(KNIT_Q4_0, 33, &bytes));
 	ck_assert(!knit__dtype_bytes((knit_dtype)0, 1, &bytes));
 	ck_assert(!knit__dtype_bytes((knit_dtype)99, 1, &bytes));

@@ -141,6 +141,7 @@ static void merge_symbols(void) { knit_merge_heads(g, knit_input(g, "s", KNIT_F3
 static void state_rank(void) { knit_state_define(g, KNIT_F16, 2, (knit_dim[]){{2}, {3}}, "v"); }
 static void state_symbol(void) { knit_state_define(g, KNIT_F16, 3, (knit_dim[]){{2}, n, {3}}, "v"); }
 static void state_type(void) { knit_state_define(g, KNIT_I32, 3, (knit_dim[]){{2}, {3}, {32}}, "v"); }
+static void state_weights_only(void) { knit_state_define(g, KNIT_Q4_K, 4, (knit_dim[]){{2}, {3}, {4}, {256}}, "v"); }
 static void state_block(void) { knit_state_define(g, KNIT_Q8_0, 4, (knit_dim[]){{2}, {3}, {4}, {16}}, "v"); }
 static void state_zero(void) { knit_state_define(g, KNIT_F32, 3, (knit_dim[]){{2}, {0}, {32}}, "v"); }
 static void state_twice(void) { knit_state_define(g, KNIT_F16, 3, (knit_dim[]){{2}, {3}, {32}}, "k.%d", 0); }
@@ -195,6 +196,7 @@ static void slot_heads(void) { kv_slot((knit_kv_desc){.positions = 8, .head_dim 
 static void slot_dim(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 2}); }
 static void slot_positions(void) { kv_slot((knit_kv_desc){.kv_heads = 2, .head_dim = 8}); }
 static void slot_type(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 2, .head_dim = 8, .v = KNIT_I32}); }
+static void slot_weights_only(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 256, .v = KNIT_Q6_K}); }
 static void slot_block(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 8, .k = KNIT_Q4_0}); }
 static void slot_window(void) { kv_slot((knit_kv_desc){.positions = 8, .kv_heads = 3, .head_dim = 8, .window = -1}); }
 static void slot_tokens(void) { kv_slot((knit_kv_desc){.kv_heads = 3, .head_dim = 8, .window = 16}); }
@@ -222,7 +224,7 @@ static const wrong_call calls[] = {
 	{gather_rank, SHAPE, "gather", {"table is f32 [2, 4, 64]", "rank 3", "needs rank 2"}},
 	{gather_ids_type, SHAPE, "gather", {"ids is f32 [tokens, 64]", "needs i32"}},
 	{gather_ids_rank, SHAPE, "gather", {"ids is i32 [tokens, 3]", "needs rank 1"}},
-	{gather_from_ids, SHAPE, "gather", {"table is i32 [tokens]", "needs f32, f16, bf16, q8_0 or q4_0"}},
+	{gather_from_ids, SHAPE, "gather", {"table is i32 [tokens]", "needs f32, f16, bf16, q8_0, q4_0, q4_K or q6_K"}},
 	{linear_columns, SHAPE, "linear", {"f32 [tokens, 64]", "f16 [32, 65]", "needs x with 65"}},
 	{linear_weight_rank, SHAPE, "linear", {"w is f32 [2, 4, 64]", "rank 3, needs rank 2"}},
 	{linear_half_x, SHAPE, "linear", {"x is f16 [tokens, 64]", "needs f32"}},
@@ -281,6 +283,7 @@ static const wrong_call calls[] = {
 	{state_rank, SHAPE, "state", {"v has rank 2", "3 or 4"}},
 	{state_symbol, SHAPE, "state", {"v: dimension 1 is tokens"}},
 	{state_type, SHAPE, "state", {"v is of type i32", "needs f32, f16, bf16, q8_0 or q4_0"}},
+	{state_weights_only, SHAPE, "state", {"v is of type q4_K", "needs f32, f16, bf16, q8_0 or q4_0"}},
 	{state_block, SHAPE, "state", {"v: rows of 16 elements", "q8_0 needs a multiple of 32"}},
 	{state_zero, SHAPE, "state", {"v: dimension 1 is 0"}},
 	{state_twice, ARGUMENT, "state", {"k.0 is defined twice"}},
@@ -319,6 +322,7 @@ static const wrong_call calls[] = {
 	{slot_dim, ARGUMENT, "kv_slot", {"7: head_dim is 0"}},
 	{slot_positions, ARGUMENT, "kv_slot", {"7: positions is 0, needs 1"}},
 	{slot_type, SHAPE, "kv_slot", {"7: v of type i32", "q8_0 or q4_0"}},
+	{slot_weights_only, SHAPE, "kv_slot", {"v of type q6_K", "q8_0 or q4_0"}},
 	{slot_block, SHAPE, "kv_slot", {"7: k of type q4_0", "(24)", "multiple of 32"}},
 	{slot_window, ARGUMENT, "kv_slot", {"7: window is -1"}},
 	{slot_tokens, ARGUMENT, "kv_slot", {"7: max_tokens is 0"}},

@@ -8,11 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 #define WEIGHTS 5
+#define STORED 5 /* of them can be states */
 static const knit_dtype floats[] = {KNIT_F32, KNIT_F16, KNIT_BF16};
 
-static bool blocks(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+static bool blocks(knit_dtype t) { return knit__dtype_info(t)->is_block; }
+/* At least k columns, in whole blocks. */
+static int64_t whole(knit_dtype t, int64_t k) {
+	const int64_t block = knit__dtype_info(t)->block_elements;
+
+	return (k + block - 1) / block * block;
+}
 
 static const float *floats_of(const knit_cpu_tensor *t) { return (const float *)(const void *)t->data; }
 
@@ -142,7 +149,7 @@ START_TEST(lora_within_the_bound) {
 			                     .a = floats[i % 3],
 			                     .b = floats[i / 3 % 3],
 			                     .rows = rows[(i + w) % 4],
-			                     .k = i % 7 == 6 && !blocks(weights[w]) ? 45 : ks[i / 2 % 3],
+			                     .k = i % 7 == 6 && !blocks(weights[w]) ? 45 : whole(weights[w], ks[i / 2 % 3]),
 			                     .n = ns[i / 4 % 4],
 			                     .rank = ranks[i % 6],
 			                     .bias = i % 5 == 1,
@@ -166,7 +173,7 @@ START_TEST(lora_has_the_bits_of_its_steps) {
 		                     .a = floats[i % 3],
 		                     .b = floats[(i + 1) % 3],
 		                     .rows = i % 2 ? 1 : 51,
-		                     .k = 1120,
+		                     .k = whole(weights[i / 4], 1120),
 		                     .n = 67,
 		                     .rank = i % 4 < 2 ? -1 : 16,
 		                     .residual = i % 3 == 0,
@@ -231,7 +238,7 @@ START_TEST(lora_rows_are_the_same_alone) {
 	static const uint32_t per_row[] = {KNIT_LORA_X, KNIT_LORA_RESIDUAL, KNIT_LORA_SEQ};
 
 	for (int i = 0; i < WEIGHTS * 2; ++i) {
-		const lora_case c = {weights[i / 2], floats[i % 3], floats[(i + 2) % 3], 53, i % 2 ? 1120 : 96, 131, 16,
+		const lora_case c = {weights[i / 2], floats[i % 3], floats[(i + 2) % 3], 53, whole(weights[i / 2], i % 2 ? 1120 : 96), 131, 16,
 		                     true,           true,          i % 2 ? 4 : 0,       0.7};
 		kernel_bench all, one = {.op = KNIT_OP_LINEAR_LORA};
 		const knit_cpu_kernel *k;
@@ -317,7 +324,7 @@ END_TEST
 /* NaN stays in its row. */
 START_TEST(lora_keeps_nan_in_its_row) {
 	for (int w = 0; w < WEIGHTS; ++w) {
-		const lora_case c = {weights[w], KNIT_F16, KNIT_BF16, 6, 96, 19, 4, false, true, 0, 1};
+		const lora_case c = {weights[w], KNIT_F16, KNIT_BF16, 6, whole(weights[w], 96), 19, 4, false, true, 0, 1};
 		kernel_bench b;
 		const knit_cpu_kernel *k;
 
@@ -369,7 +376,7 @@ START_TEST(group_is_its_members) {
 			kernel_bench b, one;
 			const knit_cpu_kernel *k;
 
-			make_group(&b, n, types, rows, 160, slots);
+			make_group(&b, n, types, rows, variant == 3 ? 512 : 256, slots);
 			for (size_t v = 0; (k = bench_kernel(KNIT_OP_LINEAR_GROUP, v)); ++v) {
 				ck_assert_msg(bench_accepts(&b, k), "%s refuses", k->name);
 				bench_run(&b, k, 3, 3);
@@ -455,7 +462,8 @@ START_TEST(glu_is_its_steps) {
 		kernel_bench b, gate, up, act, product;
 		const knit_cpu_kernel *k;
 
-		make_glu(&b, weights[i / 8], weights[i % 8 == 7 ? 3 : i / 8], i % 3 == 0 ? 1 : i % 3 == 1 ? 7 : 50, 96, i % 2 ? 75 : 16,
+		make_glu(&b, weights[i / 8], weights[i % 8 == 7 ? 3 : i / 8], i % 3 == 0 ? 1 : i % 3 == 1 ? 7 : 50,
+		         whole(weights[i / 8], 96), i % 2 ? 75 : 16,
 		         i % 4, i % 8 == 5 ? 4 : 0);
 		for (size_t v = 0; (k = bench_kernel(KNIT_OP_GLU, v)); ++v) {
 			ck_assert_msg(bench_accepts(&b, k), "%s refuses", k->name);
@@ -491,7 +499,7 @@ START_TEST(glu_rows_are_the_same_alone) {
 		const knit_cpu_kernel *k;
 		const int64_t n = 83;
 
-		make_glu(&all, weights[w], weights[w], 51, 1120, n, 3, w % 2 ? 4 : 0);
+		make_glu(&all, weights[w], weights[w], 51, whole(weights[w], 1120), n, 3, w % 2 ? 4 : 0);
 		memcpy(one.attr, all.attr, sizeof one.attr);
 		bench_out(&one, KNIT_F32, 2, (int64_t[]){1, n});
 		for (size_t v = 0; (k = bench_kernel(KNIT_OP_GLU, v)); ++v) {
@@ -725,8 +733,8 @@ static void check_kv(const kv_case *c, int64_t piece) {
 }
 
 START_TEST(kv_write_is_its_steps) {
-	for (int i = 0; i < WEIGHTS * WEIGHTS; ++i) {
-		const knit_dtype k = weights[i / WEIGHTS], v = weights[i % WEIGHTS];
+	for (int i = 0; i < STORED * STORED; ++i) {
+		const knit_dtype k = weights[i / STORED], v = weights[i % STORED];
 		const bool odd = !blocks(k) && !blocks(v);
 		kv_case c = {k, v, 1 + i % 4 * 3, 6, 3, odd ? 10 : 32, odd ? 6 : 32, 0, 0, i % 2 ? KNIT_ROPE_SPLIT : KNIT_ROPE_INTERLEAVED,
 		             i % 3 == 0};

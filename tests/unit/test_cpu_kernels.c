@@ -294,12 +294,13 @@ END_TEST
 /* ---- moving bytes ------------------------------------------------------------------------------------------------ */
 
 START_TEST(gather) {
-	static const knit_dtype tables[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+	static const knit_dtype tables[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 	const int32_t ids[] = {0, 16, 3, 3, 17, -1, INT32_MAX, INT32_MIN};
 
-	for (int t = 0; t < 5; ++t) {
+	for (int t = 0; t < 7; ++t) {
 		for (int i = 1; i < 4; ++i) {
-			const int64_t n = t > 2 ? 32 * i : 33 * i, gap = t == 0 ? 2 : t > 2 ? 32 : 0;
+			const int64_t block = knit__dtype_info(tables[t])->block_elements;
+			const int64_t n = t > 2 ? block * i : 33 * i, gap = t == 0 ? 2 : t > 2 ? block : 0;
 			kernel_bench b = {.op = KNIT_OP_GATHER, .seed = (uint64_t)n};
 
 			bench_in(&b, 0, tables[t], 2, (int64_t[]){17, n}, 1, gap, t ? 2 : 0);

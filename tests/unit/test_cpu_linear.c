@@ -7,10 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0};
+static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 #define WEIGHTS (int)(sizeof weights / sizeof weights[0])
 
-static bool blocks(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+static bool blocks(knit_dtype t) { return knit__dtype_info(t)->is_block; }
+static int64_t block_of(knit_dtype t) { return knit__dtype_info(t)->block_elements; }
+/* The number of columns in whole blocks. */
+static int64_t whole(knit_dtype t, int64_t k) { return (k + block_of(t) - 1) / block_of(t) * block_of(t); }
 
 /* The kernel of every level for one weight type: the n-th. */
 static const knit_cpu_kernel *kernel_for(const kernel_bench *b, size_t n) {
@@ -94,7 +97,9 @@ START_TEST(every_size_within_the_bound) {
 					rows = 5;
 				if (blocks(weights[t]) && ks[i] % 32 != 0)
 					continue;
-				make(&b, weights[t], rows, ks[i], ns[j], j % 2 ? 0 : 5, weights[t] == KNIT_F32 ? 4 : 2);
+				if (rows * whole(weights[t], ks[i]) * ns[j] > 1000000)
+					rows = 5;
+				make(&b, weights[t], rows, whole(weights[t], ks[i]), ns[j], j % 2 ? 0 : 5, weights[t] == KNIT_F32 ? 4 : 2);
 				ran += check(&b, j, false);
 				bench_free(&b);
 			}
@@ -113,7 +118,7 @@ START_TEST(a_row_is_the_same_alone) {
 
 	for (int c = 0; c < WEIGHTS * 6; ++c) {
 		const knit_dtype t = weights[c / 6];
-		const int64_t k = blocks(t) && ks[c % 3] == 172 ? 160 : ks[c % 3], n = ns[c / 3 % 2];
+		const int64_t k = blocks(t) && ks[c % 3] == 172 ? whole(t, 160) : whole(t, ks[c % 3]), n = ns[c / 3 % 2];
 
 		make(&all, t, rows, k, n, 3, 2 * (t != KNIT_F32));
 		make(&one, t, 1, k, n, 0, 0);
@@ -148,10 +153,12 @@ END_TEST
 
 /* Where x is a multiple of a step by blocks, 8 bits hold it and only float rounding is left. */
 START_TEST(blocks_are_exact_on_integers) {
-	const int64_t rows = 7, k = 352, n = 37;
+	const int64_t rows = 7, n = 37;
 	kernel_bench b;
 
 	for (int t = 3; t < WEIGHTS; ++t) {
+		const int64_t k = whole(weights[t], 352);
+
 		make(&b, weights[t], rows, k, n, 0, 2);
 		for (int64_t i = 0; i < rows * k; ++i)
 			bench_set(&b, 0, i, ldexp((double)(i % 32 == i / 32 % 32 ? 127 : i * 7919 % 255 - 127), (int)(i / 32 % 9) - 4));
@@ -163,19 +170,22 @@ END_TEST
 
 /* All values of the weights' bytes, the extremes of 8-bit products included. */
 START_TEST(blocks_of_extreme_bytes) {
-	const int64_t rows = 5, k = 96, n = 16;
+	const int64_t rows = 5, n = 16;
 	kernel_bench b;
 
 	for (int t = 3; t < WEIGHTS; ++t) {
-		const int64_t bytes = weights[t] == KNIT_Q8_0 ? 34 : 18;
+		const int64_t k = whole(weights[t], 96), block = block_of(weights[t]), bytes = knit__dtype_info(weights[t])->block_bytes;
 
 		make(&b, weights[t], rows, k, n, 0, 0);
-		for (int64_t i = 0; i < n * k / 32; ++i) {
+		for (int64_t i = 0; i < n * k / block; ++i) {
 			const uint16_t one = 0x3c00;
+			char *const at = b.in[1].t.data + i * bytes;
 
-			memcpy(b.in[1].t.data + i * bytes, &one, 2);
-			for (int64_t j = 2; j < bytes; ++j)
-				b.in[1].t.data[i * bytes + j] = (char)(i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (i * 37 + j * 11) & 0xff);
+			for (int64_t j = 0; j < bytes; ++j)
+				at[j] = (char)(i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (i * 37 + j * 11) & 0xff);
+			memcpy(weights[t] == KNIT_Q6_K ? at + 208 : at, &one, 2);
+			if (weights[t] == KNIT_Q4_K)
+				memcpy(at + 2, &one, 2);
 		}
 		for (int64_t i = 0; i < rows * k; ++i)
 			bench_set(&b, 0, i, i / k == 0 ? 127 : i / k == 1 ? -127 : i % 2 ? 127 : -127);
@@ -187,11 +197,13 @@ END_TEST
 
 /* NaN and infinity stay in their rows; tiny and huge blocks of x keep their size. */
 START_TEST(special_numbers) {
-	const int64_t rows = 6, k = 160, n = 19;
+	const int64_t rows = 6, n = 19;
 	kernel_bench b;
 	const knit_cpu_kernel *kernel;
 
 	for (int t = 0; t < WEIGHTS; ++t) {
+		const int64_t k = whole(weights[t], 160);
+
 		make(&b, weights[t], rows, k, n, 0, 0);
 		for (int64_t i = 0; i < k; ++i) {
 			bench_set(&b, 0, 0 * k + i, (double)(i % 5) * 1e-39);
@@ -199,7 +211,7 @@ START_TEST(special_numbers) {
 			bench_set(&b, 0, 2 * k + i, 0);
 		}
 		bench_set(&b, 0, 3 * k + 70, (double)NAN);
-		bench_set(&b, 0, 4 * k + 159, (double)INFINITY);
+		bench_set(&b, 0, 4 * k + k - 1, (double)INFINITY);
 		for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v) {
 			double *const ref = bench_reference(&b, false), *const sizes = bench_reference(&b, true);
 

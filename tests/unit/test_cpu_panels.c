@@ -11,7 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const knit_dtype types[] = {KNIT_Q8_0, KNIT_Q4_0};
+static const knit_dtype types[] = {KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
+
+/* At least k columns, in whole blocks. */
+static int64_t whole(knit_dtype t, int64_t k) {
+	const int64_t block = knit__dtype_info(t)->block_elements;
+
+	return (k + block - 1) / block * block;
+}
 
 static const float *floats_of(const knit_cpu_tensor *t) { return (const float *)(const void *)t->data; }
 
@@ -46,14 +53,14 @@ static bool absent(void) {
 START_TEST(rows_come_back) {
 	static const int64_t rows[] = {1, 15, 16, 17, 50}, columns[] = {32, 64, 96, 544};
 
-	for (int c = 0; c < 2 * 20; ++c) {
-		const knit_dtype t = types[c % 2];
-		const int64_t n = rows[c / 2 % 5], k = columns[c / 10], bytes = (int64_t)knit__panels_bytes(t, n, k);
+	for (int c = 0; c < 4 * 20; ++c) {
+		const knit_dtype t = types[c % 4];
+		const int64_t n = rows[c / 4 % 5], k = whole(t, columns[c / 20]), bytes = (int64_t)knit__panels_bytes(t, n, k);
 		const int64_t plain = knit__bytes_of(t, n * k), padded = (n + 15) / 16 * 16 * ((k + 63) / 64 * 64);
 		char *const file = malloc((size_t)plain), *const panels = malloc((size_t)bytes);
 		float *const want = malloc((size_t)k * 4), *const got = malloc((size_t)k * 4);
 
-		ck_assert_int_eq(bytes, knit__bytes_of(t, padded));
+		ck_assert_int_eq(bytes, knit__bytes_of(t, padded) + (t == KNIT_Q6_K ? padded / 256 * 2 : 0));
 		for (int64_t i = 0; i < plain; ++i)
 			file[i] = (char)(i * 37 + i / 251);
 		memset(panels, 0xff, (size_t)bytes);
@@ -136,8 +143,8 @@ START_TEST(linear_within_the_bound) {
 
 	if (absent())
 		return;
-	for (int c = 0; c < 84; ++c) {
-		make(&b, types[c % 2], rows[(c + c / 7) % 7], ks[c / 2 % 6], ns[c % 7]);
+	for (int c = 0; c < 168; ++c) {
+		make(&b, types[c % 4], rows[(c + c / 7) % 7], whole(types[c % 4], ks[c / 4 % 6]), ns[c % 7]);
 		ck_assert_int_gt(check(&b, c % 4, false), 0);
 		bench_free(&b);
 	}
@@ -147,25 +154,28 @@ END_TEST
 /* Where x is a multiple of a step by blocks, 8 bits hold it and only float rounding is left; the weights' bytes take all
  * values, the extremes of 8-bit products included. */
 START_TEST(extreme_bytes_are_exact) {
-	const int64_t rows = 7, k = 352, n = 37;
+	const int64_t rows = 7, n = 37;
 	kernel_bench b;
 
 	if (absent())
 		return;
-	for (int c = 0; c < 4; ++c) {
-		const knit_dtype t = types[c % 2];
-		const int64_t bytes = t == KNIT_Q8_0 ? 34 : 18;
+	for (int c = 0; c < 8; ++c) {
+		const knit_dtype t = types[c % 4];
+		const int64_t k = whole(t, 352), block = whole(t, 1), bytes = knit__dtype_info(t)->block_bytes;
 
 		make(&b, t, rows, k, n);
-		for (int64_t i = 0; i < n * k / 32; ++i) {
-			const uint16_t scale = c < 2 ? 0x3c00 : 0x2c00 + i % 900;
+		for (int64_t i = 0; i < n * k / block; ++i) {
+			const uint16_t scale = c < 4 ? 0x3c00 : 0x2c00 + i % 900;
+			char *const at = b.in[1].t.data + i * bytes;
 
-			memcpy(b.in[1].t.data + i * bytes, &scale, 2);
-			for (int64_t j = 2; j < bytes; ++j)
-				b.in[1].t.data[i * bytes + j] = (char)(i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (i * 37 + j * 11) & 0xff);
+			for (int64_t j = 0; j < bytes; ++j)
+				at[j] = (char)(i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7f : (i * 37 + j * 11) & 0xff);
+			memcpy(t == KNIT_Q6_K ? at + 208 : at, &scale, 2);
+			if (t == KNIT_Q4_K)
+				memcpy(at + 2, &scale, 2);
 		}
 		for (int64_t i = 0; i < rows * k; ++i)
-			bench_set(&b, 0, i, c < 2 ? (i / k == 0 ? 127 : i / k == 1 ? -127 : i % 2 ? 127 : -127)
+			bench_set(&b, 0, i, c < 4 ? (i / k == 0 ? 127 : i / k == 1 ? -127 : i % 2 ? 127 : -127)
 			                          : ldexp((double)(i % 32 == i / 32 % 32 ? 127 : i * 7919 % 255 - 127), (int)(i / 32 % 9) - 4));
 		bench_pack(&b, 1);
 		ck_assert_int_gt(check(&b, 1, true), 0);
@@ -182,10 +192,10 @@ START_TEST(a_row_is_the_same_alone) {
 
 	if (absent())
 		return;
-	for (int c = 0; c < 4; ++c) {
-		const int64_t k = c / 2 ? 2080 : 96, n = c / 2 ? 37 : 131;
+	for (int c = 0; c < 8; ++c) {
+		const int64_t k = whole(types[c % 4], c / 4 ? 2080 : 96), n = c / 4 ? 37 : 131;
 
-		make(&all, types[c % 2], rows, k, n);
+		make(&all, types[c % 4], rows, k, n);
 		bench_set(&all, 0, 9 * k + 70, (double)NAN);
 		bench_set(&all, 0, 18 * k + 70, (double)INFINITY);
 		one = (kernel_bench){.op = KNIT_OP_LINEAR, .in_count = 2};
@@ -221,12 +231,12 @@ END_TEST
 /* ---- the other kernels ------------------------------------------------------------------------------------------- */
 
 START_TEST(gather_reads_panels) {
-	for (int c = 0; c < 6; ++c) {
+	for (int c = 0; c < 12; ++c) {
 		static const int32_t ids[] = {0, 16, 5, 49, 15, 49, -1, 50};
-		const int64_t dims[] = {50, c < 2 ? 32 : c < 4 ? 96 : 128};
+		const int64_t dims[] = {50, whole(types[c % 4], c < 4 ? 32 : c < 8 ? 96 : 288)};
 		kernel_bench b = {.op = KNIT_OP_GATHER, .seed = (uint64_t)c};
 
-		bench_in(&b, 0, types[c % 2], 2, dims, 1, 0, 0);
+		bench_in(&b, 0, types[c % 4], 2, dims, 1, 0, 0);
 		bench_indices(&b, 1, 8, ids);
 		bench_out(&b, KNIT_F32, 2, (int64_t[]){8, dims[1]});
 		ck_assert(bench_accepts(&b, bench_kernel(KNIT_OP_GATHER, 0)));
@@ -260,8 +270,8 @@ START_TEST(groups_mix_layouts) {
 	if (absent())
 		return;
 	for (int mixture = 0; mixture < 8; ++mixture) {
-		for (int t = 0; t < 4; ++t) {
-			const int64_t rows = t % 2 ? 1 : 11, k = 160, n[] = {33, 16, 70};
+		for (int t = 0; t < 8; ++t) {
+			const int64_t rows = t % 2 ? 1 : 11, k = 256 + t / 4 * 256, n[] = {33, 16, 70};
 			kernel_bench b = {.op = KNIT_OP_LINEAR_GROUP, .seed = (uint64_t)(mixture * 4 + t)};
 			const knit_cpu_kernel *kernel;
 			int ran = 0;
@@ -269,7 +279,7 @@ START_TEST(groups_mix_layouts) {
 			b.attr[KNIT_GROUP_N].i = 3;
 			bench_in(&b, KNIT_GROUP_X, KNIT_F32, 2, (int64_t[]){rows, k}, 1, 0, 0);
 			for (int i = 0; i < 3; ++i) {
-				bench_in(&b, (uint32_t)(KNIT_GROUP_W + 3 * i), types[(t / 2 + i) % 2], 2, (int64_t[]){n[i], k}, 1, 0, 0);
+				bench_in(&b, (uint32_t)(KNIT_GROUP_W + 3 * i), types[(t / 2 + (t % 2 ? i : 0)) % 4], 2, (int64_t[]){n[i], k}, 1, 0, 0);
 				if (mixture >> i & 1)
 					bench_pack(&b, (uint32_t)(KNIT_GROUP_W + 3 * i));
 				if (i == 0)
@@ -304,25 +314,26 @@ END_TEST
 START_TEST(fused_linears_take_panels) {
 	if (absent())
 		return;
-	for (int c = 0; c < 8; ++c) {
-		const int64_t rows = c % 4 == 3 ? 50 : 1 + c % 4 * 2, k = 96, n = 83, r = 8;
-		kernel_bench b = {.op = c < 4 ? KNIT_OP_LINEAR_LORA : KNIT_OP_GLU, .seed = (uint64_t)c};
+	for (int c = 0; c < 16; ++c) {
+		const knit_dtype t = types[c / 2 % 4];
+		const int64_t rows = c % 4 == 3 ? 50 : 1 + c % 4 * 2, k = whole(t, 96), n = 83, r = 8;
+		kernel_bench b = {.op = c % 2 ? KNIT_OP_LINEAR_LORA : KNIT_OP_GLU, .seed = (uint64_t)c};
 		const knit_cpu_kernel *kernel;
 		int ran = 0;
 
 		bench_in(&b, 0, KNIT_F32, 2, (int64_t[]){rows, k}, 1, 0, 0);
 		for (int64_t i = 0; i < rows * k; ++i) /* exact in 8 bits */
 			bench_set(&b, 0, i, (double)(i % 32 == 0 ? 127 : i * 7919 % 255 - 127) / 128);
-		if (c < 4) {
+		if (c % 2) {
 			b.attr[0].f = 0.25;
-			bench_in(&b, KNIT_LORA_W, types[c % 2], 2, (int64_t[]){n, k}, 1, 0, 0);
+			bench_in(&b, KNIT_LORA_W, t, 2, (int64_t[]){n, k}, 1, 0, 0);
 			bench_pack(&b, KNIT_LORA_W);
 			bench_in(&b, KNIT_LORA_A, KNIT_F16, 2, (int64_t[]){r, k}, 1, 0, 0);
 			bench_in(&b, KNIT_LORA_B, KNIT_F32, 2, (int64_t[]){n, r}, 1, 0, 0);
 			bench_in(&b, KNIT_LORA_RESIDUAL, KNIT_F32, 2, (int64_t[]){rows, n}, 1, 0, 0);
 		} else {
-			bench_in(&b, KNIT_GLU_WG, types[c % 2], 2, (int64_t[]){n, k}, 1, 0, 0);
-			bench_in(&b, KNIT_GLU_WU, types[c % 2], 2, (int64_t[]){n, k}, 1, 0, 0);
+			bench_in(&b, KNIT_GLU_WG, t, 2, (int64_t[]){n, k}, 1, 0, 0);
+			bench_in(&b, KNIT_GLU_WU, t, 2, (int64_t[]){n, k}, 1, 0, 0);
 			bench_pack(&b, KNIT_GLU_WG);
 			bench_pack(&b, KNIT_GLU_WU);
 		}

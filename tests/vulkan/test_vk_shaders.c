@@ -319,7 +319,8 @@ END_TEST
 START_TEST(types_have_the_same_numbers) {
 	static const struct { const char *name; int value; } types[] = {
 		{"KNIT_F32", KNIT_F32}, {"KNIT_F16", KNIT_F16}, {"KNIT_BF16", KNIT_BF16},
-		{"KNIT_I32", KNIT_I32}, {"KNIT_Q8_0", KNIT_Q8_0}, {"KNIT_Q4_0", KNIT_Q4_0}};
+		{"KNIT_I32", KNIT_I32}, {"KNIT_Q8_0", KNIT_Q8_0}, {"KNIT_Q4_0", KNIT_Q4_0},
+		{"KNIT_Q4_K", KNIT_Q4_K}, {"KNIT_Q6_K", KNIT_Q6_K}};
 	char *const text = read_file("shaders/common/formats.glsl");
 
 	for (size_t i = 0; i < sizeof types / sizeof types[0]; ++i) {

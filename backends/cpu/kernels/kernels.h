@@ -10,7 +10,8 @@ extern const knit_cpu_kernel knit__gather_plain, knit__add_plain, knit__mul_plai
 	knit__kv_write_plain, knit__map_plain;
 
 extern const knit_cpu_kernel knit__linear_f32_plain, knit__linear_f16_plain, knit__linear_bf16_plain,
-	knit__linear_q8_0_plain, knit__linear_q4_0_plain, knit__attention_plain, knit__linear_lora_plain,
+	knit__linear_q8_0_plain, knit__linear_q4_0_plain,
+	knit__linear_q4_k_plain, knit__linear_q6_k_plain, knit__attention_plain, knit__linear_lora_plain,
 	knit__linear_group_plain, knit__linear_glu_plain;
 
 extern const knit_cpu_kernel knit__lora_select_plain;
@@ -18,12 +19,16 @@ extern const knit_cpu_kernel knit__lora_select_plain;
 #if defined(__x86_64__)
 extern const knit_cpu_kernel knit__lora_select_avx2, knit__lora_select_avx512;
 extern const knit_cpu_kernel knit__linear_f32_avx2, knit__linear_f16_avx2, knit__linear_bf16_avx2,
-	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2, knit__attention_avx2, knit__linear_lora_avx2,
-	knit__linear_group_avx2, knit__linear_glu_avx2, knit__linear_q8_0_panels_avx2, knit__linear_q4_0_panels_avx2;
+	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2,
+	knit__linear_q4_k_avx2, knit__linear_q6_k_avx2, knit__attention_avx2, knit__linear_lora_avx2,
+	knit__linear_group_avx2, knit__linear_glu_avx2, knit__linear_q8_0_panels_avx2, knit__linear_q4_0_panels_avx2,
+	knit__linear_q4_k_panels_avx2, knit__linear_q6_k_panels_avx2;
 extern const knit_cpu_kernel knit__linear_f32_avx512, knit__linear_f16_avx512, knit__linear_bf16_avx512,
-	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512, knit__attention_avx512, knit__linear_lora_avx512,
+	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512,
+	knit__linear_q4_k_avx512, knit__linear_q6_k_avx512, knit__attention_avx512, knit__linear_lora_avx512,
 	knit__linear_group_avx512, knit__linear_glu_avx512, knit__linear_q8_0_panels_avx512,
-	knit__linear_q4_0_panels_avx512;
+	knit__linear_q4_0_panels_avx512,
+	knit__linear_q4_k_panels_avx512, knit__linear_q6_k_panels_avx512;
 #endif
 
 #endif

@@ -83,8 +83,26 @@ void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *
 	finish_row(k, bias, row);
 }
 
+void knit__linear_sum_blocks(int64_t k, char *row) {
+	const int64_t padded = knit__linear_padded(k);
+	const int8_t *q = (const int8_t *)row;
+	const float *const scales = (const float *)(const void *)(row + 2 * padded);
+	float *const sums = (float *)(void *)(row + padded);
+
+	for (int64_t b = 0; b < k / 32; ++b, q += 32) {
+		int32_t sum = 0;
+
+		for (int i = 0; i < 32; ++i)
+			sum += q[i];
+		sums[b] = scales[b] * (float)sum;
+	}
+}
+
 void knit__linear_quantise_row(const knit_linear_isa *isa, const float *x, int64_t k, char *row) {
-	isa->quantise(x, k, isa->dtype == KNIT_Q8_0 ? 128 : 8, row);
+	/* what the stored weights lie above their values by; q4_K has minima instead */
+	isa->quantise(x, k, isa->dtype == KNIT_Q8_0 ? 128 : isa->dtype == KNIT_Q6_K ? 32 : 8, row);
+	if (isa->dtype == KNIT_Q4_K)
+		knit__linear_sum_blocks(k, row);
 }
 
 void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
@@ -108,6 +126,8 @@ const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_
 	case KNIT_BF16: return level->bf16;
 	case KNIT_Q8_0: return level->q8_0;
 	case KNIT_Q4_0: return level->q4_0;
+	case KNIT_Q4_K: return level->q4_k;
+	case KNIT_Q6_K: return level->q6_k;
 	default: return level->f32;
 	}
 }

@@ -47,11 +47,11 @@ typedef struct knit_linear_isa {
 } knit_linear_isa;
 
 /* A variant's tables, one per weight type. */
-typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0; } knit_linear_level;
+typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0, *q4_k, *q6_k; } knit_linear_level;
 extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512;
 const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight);
-/* The same for weights in panels; a level has none or both. */
-typedef struct knit_linear_panels { const knit_linear_isa *q8_0, *q4_0; } knit_linear_panels;
+/* The same for weights in panels; a level has none or all. */
+typedef struct knit_linear_panels { const knit_linear_isa *q8_0, *q4_0, *q4_k, *q6_k; } knit_linear_panels;
 extern const knit_linear_panels knit__linear_panels_avx2, knit__linear_panels_avx512;
 
 /* rows x columns outputs of one unit of work. */
@@ -89,12 +89,25 @@ static inline const char *knit__linear_scale(const knit_linear_tile_args *a, int
 	return a->x[row] + 2 * a->k_padded + a->k0 / 8;
 }
 
+/* For q4_K, whose minima multiply the sum of a block of x: k / 32 floats in the place of the int32, the block's scale
+ * times the sum of its q. */
+static inline const char *knit__linear_block_sum(const knit_linear_tile_args *a, int row) {
+	return a->x[row] + a->k_padded + a->k0 / 8;
+}
+
 /* For weights in panels, sums go by block and not by fours: k_padded / 32 int32 in the same place. */
 static inline const char *knit__linear_panel_q(const knit_linear_tile_args *a, int row, int64_t block) {
 	return a->x[row] + block * 32;
 }
 static inline int32_t knit__linear_panel_bias(const knit_linear_tile_args *a, int row, int64_t block) {
 	int32_t v;
+
+	memcpy(&v, a->x[row] + a->k_padded + block * 4, sizeof v);
+	return v;
+}
+/* Of q4_K: the block's sum, as without panels. Of q6_K: sums by parts of 16, k / 16 int32. */
+static inline float knit__linear_panel_sum(const knit_linear_tile_args *a, int row, int64_t block) {
+	float v;
 
 	memcpy(&v, a->x[row] + a->k_padded + block * 4, sizeof v);
 	return v;
@@ -130,6 +143,9 @@ void knit__linear_quantise_block(const float *x, int8_t *q, float *scale);
 void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_avx2(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_panels(const float *x, int64_t k, int32_t bias, char *row);
+void knit__linear_quantise_panels16(const float *x, int64_t k, int32_t bias, char *row); /* for q6_K */
+/* From a row that one of the above has quantised with any bias: the block sums that q4_K wants. */
+void knit__linear_sum_blocks(int64_t k, char *row);
 
 bool knit__linear_accepts_panels(const knit_node_view *node, knit_dtype weight);
 bool knit__linear_accepts(const knit_node_view *node, knit_dtype weight);
@@ -139,7 +155,7 @@ int64_t knit__linear_units(const knit_cpu_step *s);
 void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
 void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
 
-/* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0. */
+/* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0, isa_q4_k, isa_q6_k. */
 #define KNIT_LINEAR_ENTRY(type, DTYPE) \
 	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts(node, DTYPE); } \
 	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
@@ -160,7 +176,7 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 	const knit_cpu_kernel knit__linear_##type##_##suffix = { \
 		"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
 		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
-/* The kernels of a variant for weights in panels, from its isa_q8_0 and isa_q4_0. */
+/* The kernels of a variant for weights in panels, from its isa_q8_0, isa_q4_0, isa_q4_k, isa_q6_k. */
 #define KNIT_LINEAR_PANEL_KERNEL(type, DTYPE, suffix, level) \
 	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts_panels(node, DTYPE); } \
 	static void quantise_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
@@ -177,18 +193,25 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 #define KNIT_LINEAR_PANEL_KERNELS(suffix, level) \
 	KNIT_LINEAR_PANEL_KERNEL(q8_0, KNIT_Q8_0, suffix, level) \
 	KNIT_LINEAR_PANEL_KERNEL(q4_0, KNIT_Q4_0, suffix, level) \
-	const knit_linear_panels knit__linear_panels_##suffix = {&isa_q8_0, &isa_q4_0};
+	KNIT_LINEAR_PANEL_KERNEL(q4_k, KNIT_Q4_K, suffix, level) \
+	KNIT_LINEAR_PANEL_KERNEL(q6_k, KNIT_Q6_K, suffix, level) \
+	const knit_linear_panels knit__linear_panels_##suffix = {&isa_q8_0, &isa_q4_0, &isa_q4_k, &isa_q6_k};
 #define KNIT_LINEAR_KERNELS(suffix, level) \
 	KNIT_LINEAR_ENTRY(f32, KNIT_F32) \
 	KNIT_LINEAR_ENTRY(f16, KNIT_F16) \
 	KNIT_LINEAR_ENTRY(bf16, KNIT_BF16) \
 	KNIT_LINEAR_QUANTISED_ENTRY(q8_0, KNIT_Q8_0) \
 	KNIT_LINEAR_QUANTISED_ENTRY(q4_0, KNIT_Q4_0) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q4_k, KNIT_Q4_K) \
+	KNIT_LINEAR_QUANTISED_ENTRY(q6_k, KNIT_Q6_K) \
 	KNIT_LINEAR_KERNEL(f32, suffix, level) \
 	KNIT_LINEAR_KERNEL(f16, suffix, level) \
 	KNIT_LINEAR_KERNEL(bf16, suffix, level) \
 	KNIT_LINEAR_QUANTISED_KERNEL(q8_0, suffix, level) \
 	KNIT_LINEAR_QUANTISED_KERNEL(q4_0, suffix, level) \
-	const knit_linear_level knit__linear_level_##suffix = {&isa_f32, &isa_f16, &isa_bf16, &isa_q8_0, &isa_q4_0};
+	KNIT_LINEAR_QUANTISED_KERNEL(q4_k, suffix, level) \
+	KNIT_LINEAR_QUANTISED_KERNEL(q6_k, suffix, level) \
+	const knit_linear_level knit__linear_level_##suffix = {&isa_f32,  &isa_f16,  &isa_bf16, &isa_q8_0, \
+	                                                     &isa_q4_0, &isa_q4_k, &isa_q6_k};
 
 #endif

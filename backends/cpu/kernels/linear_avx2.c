@@ -1,6 +1,7 @@
 /* Owns the tiles of linear in AVX2 + FMA + F16C, and the quantising of x for AVX-512 too. The driver is linear.c;
  * reference: ops/linear.c. */
 #include "linear.h"
+#include "super_blocks.h"
 #include "vec_avx2.h"
 
 #define MAX_ROWS 4
@@ -116,6 +117,102 @@ KNIT_INLINE void tile_blocks(const knit_linear_tile_args *a, const knit_dtype t,
 		store_row(a, r, acc[r], columns);
 }
 
+/* ---- super-blocks of 256 ------------------------------------------------------------------------------------------ */
+
+/* Sums by fours of w * x for w from 0 to 63. */
+KNIT_INLINE __m256i dot_bytes(__m256i w, const char *x) {
+	const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)x);
+
+	return _mm256_madd_epi16(_mm256_maddubs_epi16(w, v), _mm256_set1_epi16(1));
+}
+
+KNIT_INLINE __m256 lane(__m256 v, const int i) { return _mm256_permutevar8x32_ps(v, _mm256_set1_epi32(i)); }
+
+/* One q4_K of one column. What the minima take off goes by parts, from the sums of x that its row carries. */
+KNIT_INLINE void step_q4_k(const knit_linear_tile_args *a, const int rows, const char *p, int64_t i, __m256 *const acc[]) {
+	const __m128i head = _mm_loadu_si128((const __m128i *)(const void *)p), parts = knit__q4_k_unpack(head);
+	const __m256 d = _mm256_castps128_ps256(_mm_cvtph_ps(head));
+	const __m256 step = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(parts)), lane(d, 0));
+	const __m256 min = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(parts, 8))), lane(d, 1));
+	const __m256i low = _mm256_set1_epi8(15);
+	__m256 scale[MAX_ROWS];
+
+	for (int r = 0; r < rows; ++r) {
+		scale[r] = _mm256_mul_ps(step, _mm256_loadu_ps((const float *)(const void *)(knit__linear_scale(a, r) + i / 8)));
+		*acc[r] = _mm256_fnmadd_ps(
+			min, _mm256_loadu_ps((const float *)(const void *)(knit__linear_block_sum(a, r) + i / 8)), *acc[r]);
+	}
+	for (int g = 0; g < 4; ++g) {
+		const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(p + 16 + g * 32));
+		const __m256i w0 = _mm256_and_si256(v, low), w1 = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+
+		for (int r = 0; r < rows; ++r) {
+			const char *const x = knit__linear_q(a, r) + i + g * 64;
+
+			*acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_bytes(w0, x)), lane(scale[r], 2 * g), *acc[r]);
+			*acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot_bytes(w1, x + 32)), lane(scale[r], 2 * g + 1), *acc[r]);
+		}
+	}
+}
+
+/* One q6_K of one column; the 32 that its values are stored above are in the rows' sums by fours. */
+KNIT_INLINE void step_q6_k(const knit_linear_tile_args *a, const int rows, const char *p, int64_t i, __m256 *const acc[]) {
+	const __m256 d = _mm256_cvtph_ps(_mm_set1_epi16((short)knit__load_u16(p + 208)));
+	const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
+
+	for (int half = 0; half < 2; ++half) {
+		const __m256i v0 = _mm256_loadu_si256((const __m256i *)(const void *)(p + half * 64));
+		const __m256i v1 = _mm256_loadu_si256((const __m256i *)(const void *)(p + half * 64 + 32));
+		const __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)(p + 128 + half * 32));
+		const __m256i w[4] = {
+			_mm256_or_si256(_mm256_and_si256(v0, low), _mm256_and_si256(_mm256_slli_epi16(h, 4), high)),
+			_mm256_or_si256(_mm256_and_si256(v1, low), _mm256_and_si256(_mm256_slli_epi16(h, 2), high)),
+			_mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(v0, 4), low), _mm256_and_si256(h, high)),
+			_mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(v1, 4), low),
+		                    _mm256_and_si256(_mm256_srli_epi16(h, 2), high))};
+		const __m128i scales = _mm_loadl_epi64((const __m128i *)(const void *)(p + 192 + half * 8));
+		const __m256 step = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales)), d);
+
+		for (int j = 0; j < 4; ++j) {
+			const int64_t at = i + half * 128 + j * 32;
+			const int s = 2 * j, t = s + 1; /* of the elements 0..15 and 16..31 */
+			const __m256 pair = _mm256_permutevar8x32_ps(step, _mm256_setr_epi32(s, s, s, s, t, t, t, t));
+
+			for (int r = 0; r < rows; ++r) {
+				const __m256i bias = _mm256_loadu_si256((const __m256i *)(const void *)(knit__linear_bias(a, r) + at));
+				const __m256i dot = _mm256_add_epi32(dot_bytes(w[j], knit__linear_q(a, r) + at), bias);
+				const __m256 scale = _mm256_set1_ps(knit__load_f32(knit__linear_scale(a, r) + at / 8));
+
+				*acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(pair, scale), *acc[r]);
+			}
+		}
+	}
+}
+
+KNIT_INLINE void tile_super(const knit_linear_tile_args *a, const knit_dtype t, const int rows, const int columns) {
+	const int64_t block_bytes = t == KNIT_Q4_K ? KNIT_Q4_K_BYTES : KNIT_Q6_K_BYTES, ahead = knit__linear_ahead(a, columns);
+	__m256 acc[MAX_ROWS][MAX_COLUMNS];
+
+	for (int c = 0; c < columns; ++c)
+		for (int r = 0; r < rows; ++r)
+			acc[r][c] = _mm256_setzero_ps();
+	for (int64_t i = 0; i < a->length; i += 256) {
+		for (int c = 0; c < columns; ++c) {
+			const char *const p = a->w + c * a->w_stride + i / 256 * block_bytes;
+			__m256 *const of[MAX_ROWS] = {&acc[0][c], &acc[1][c], &acc[2][c]};
+
+			for (int line = 0; rows == 1 && line < block_bytes; line += 64)
+				knit__prefetch(p + ahead + line);
+			if (t == KNIT_Q4_K)
+				step_q4_k(a, rows, p, i, of);
+			else
+				step_q6_k(a, rows, p, i, of);
+		}
+	}
+	for (int r = 0; r < rows; ++r)
+		store_row(a, r, acc[r], columns);
+}
+
 /* ---- quantising x ------------------------------------------------------------------------------------------------ */
 
 KNIT_INLINE uint32_t max_lane(__m256i v) {
@@ -187,6 +284,8 @@ TILES(f16, tile, KNIT_F16, 8, 4, 4)
 TILES(bf16, tile, KNIT_BF16, 8, 4, 4)
 TILES(q8_0, tile_blocks, KNIT_Q8_0, 4, 4, 2)
 TILES(q4_0, tile_blocks, KNIT_Q4_0, 4, 4, 2)
+TILES(q4_k, tile_super, KNIT_Q4_K, 4, 2, 2)
+TILES(q6_k, tile_super, KNIT_Q6_K, 4, 2, 2)
 
 KNIT_INLINE void widen(const knit_dtype t, const char *src, float *dst, int64_t n) {
 	int64_t i = 0;
@@ -210,5 +309,9 @@ static const knit_linear_isa isa_q8_0 = {
 	.dtype = KNIT_Q8_0, SHAPES(q8_0, 4, 4, 2), .quantise = knit__linear_quantise_avx2};
 static const knit_linear_isa isa_q4_0 = {
 	.dtype = KNIT_Q4_0, SHAPES(q4_0, 4, 4, 2), .quantise = knit__linear_quantise_avx2};
+static const knit_linear_isa isa_q4_k = {
+	.dtype = KNIT_Q4_K, SHAPES(q4_k, 4, 2, 2), .quantise = knit__linear_quantise_avx2};
+static const knit_linear_isa isa_q6_k = {
+	.dtype = KNIT_Q6_K, SHAPES(q6_k, 4, 2, 2), .quantise = knit__linear_quantise_avx2};
 
 KNIT_LINEAR_KERNELS(avx2, KNIT_CPU_AVX2)

@@ -53,8 +53,12 @@ typedef struct part {
 } part;
 
 /* Quantised rows of x differ by weight type and layout (linear.h). */
-enum { ROW_KINDS = 4 };
+enum { ROW_KINDS = 7 };
 static int row_kind(knit_dtype weight, uint8_t layout) {
+	if (weight == KNIT_Q4_K)
+		return 4;
+	if (weight == KNIT_Q6_K)
+		return layout == KNIT_CPU_PANELS ? 6 : 5;
 	return (weight == KNIT_Q4_0) + (layout == KNIT_CPU_PANELS ? 2 : 0);
 }
 
@@ -74,7 +78,12 @@ static const knit_linear_isa *isa_of(const knit_fused_isa *isa, const knit_cpu_t
 		return knit__linear_isa_of(isa->linear, w->dtype);
 	if (!isa->panels)
 		return NULL; /* only units are counted */
-	return w->dtype == KNIT_Q8_0 ? isa->panels->q8_0 : isa->panels->q4_0;
+	switch (w->dtype) {
+	case KNIT_Q4_0: return isa->panels->q4_0;
+	case KNIT_Q4_K: return isa->panels->q4_k;
+	case KNIT_Q6_K: return isa->panels->q6_k;
+	default: return isa->panels->q8_0;
+	}
 }
 
 static int64_t low_stride(int64_t rank) { return (rank + 15) / 16 * 16; }

@@ -9,7 +9,9 @@ enum { X, A, B, ADAPTERS, SEQ };
 #define UNIT_COLUMNS 256 /* of the result; a multiple of every tile's */
 
 static bool accepts_slots(const knit_operand_view *v) {
-	return (knit__is_float(v->dtype) || knit__is_block(v->dtype)) && v->layout == 0 && v->rank == 3 && v->contiguous;
+	const bool block = knit__is_block(v->dtype) && !knit__is_super(v->dtype);
+
+	return (knit__is_float(v->dtype) || block) && v->layout == 0 && v->rank == 3 && v->contiguous;
 }
 
 static bool accepts(const knit_node_view *node) {

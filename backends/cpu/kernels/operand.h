@@ -8,7 +8,8 @@
 /* ---- in accepts() ------------------------------------------------------------------------------------------------ */
 
 static inline bool knit__is_float(knit_dtype t) { return t == KNIT_F32 || t == KNIT_F16 || t == KNIT_BF16; }
-static inline bool knit__is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+static inline bool knit__is_super(knit_dtype t) { return t == KNIT_Q4_K || t == KNIT_Q6_K; }
+static inline bool knit__is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0 || knit__is_super(t); }
 
 /* An activation whose rows may lie apart. */
 static inline bool knit__f32_rows(const knit_operand_view *v) {
@@ -31,8 +32,9 @@ static inline bool knit__weight_rows(const knit_operand_view *v) {
 		return false;
 	if (!knit__is_block(v->dtype))
 		return knit__is_float(v->dtype);
-	return v->dims[1].v >= 0 && v->dims[1].v % 32 == 0 &&
-	       (v->contiguous || (v->strides[0].v >= 0 && v->strides[0].v % 32 == 0));
+	const int64_t block = knit__is_super(v->dtype) ? 256 : 32;
+	return v->dims[1].v >= 0 && v->dims[1].v % block == 0 &&
+	       (v->contiguous || (v->strides[0].v >= 0 && v->strides[0].v % block == 0));
 }
 
 /* Largest number of rows (all dims but the innermost `inner` ones) that v can have. */
@@ -77,6 +79,10 @@ static inline int64_t knit__bytes_of(knit_dtype t, int64_t elements) {
 		return elements / 32 * 34;
 	case KNIT_Q4_0:
 		return elements / 32 * 18;
+	case KNIT_Q4_K:
+		return elements / 256 * 144;
+	case KNIT_Q6_K:
+		return elements / 256 * 210;
 	}
 	return 0;
 }

@@ -6,7 +6,7 @@
 
 uint64_t knit__panels_bytes(knit_dtype t, int64_t rows, int64_t columns) {
 	const uint64_t panels = ((uint64_t)rows + KNIT_PANEL_ROWS - 1) / KNIT_PANEL_ROWS;
-	const uint64_t groups = ((uint64_t)columns + KNIT_PANEL_GROUP - 1) / KNIT_PANEL_GROUP;
+	const uint64_t width = (uint64_t)knit__panel_group(t), groups = ((uint64_t)columns + width - 1) / width;
 	uint64_t n;
 
 	if (!knit__mul_u64(panels, groups, &n) || !knit__mul_u64(n, (uint64_t)knit__panel_group_bytes(t), &n))
@@ -34,10 +34,29 @@ static void pack_block(knit_dtype t, const char *block, char *scales, char *vect
 	}
 }
 
+static void pack_supers(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin,
+                        int64_t end) {
+	const int64_t row_bytes = knit__bytes_of(t, columns), block_bytes = knit__bytes_of(t, KNIT_QK_K);
+
+	for (int64_t panel = begin; panel < end; ++panel)
+		for (int64_t b = 0; b < columns / KNIT_QK_K; ++b)
+			for (int64_t lane = 0; lane < KNIT_PANEL_ROWS; ++lane) {
+				const int64_t row = panel * KNIT_PANEL_ROWS + lane;
+
+				knit__panels_pack_super(t, row < rows ? src + row * row_bytes + b * block_bytes : NULL,
+				                        out + panel * knit__panel_bytes(t, columns) + b * knit__panel_group_bytes(t), lane);
+			}
+}
+
 void knit__panels_pack(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin,
                        int64_t end) {
 	const int64_t blocks = columns / KNIT_QK, row_bytes = knit__bytes_of(t, columns), block_bytes = knit__bytes_of(t, KNIT_QK);
 	const int64_t groups = (blocks + 1) / 2;
+
+	if (knit__is_super(t)) {
+		pack_supers(t, rows, columns, src, out, begin, end);
+		return;
+	}
 
 	for (int64_t panel = begin; panel < end; ++panel) {
 		char *const to = out + panel * knit__panel_bytes(t, columns);
@@ -60,6 +79,14 @@ void knit__panels_row(knit_dtype t, const char *panels, int64_t columns, int64_t
 	const char *const panel = panels + row / KNIT_PANEL_ROWS * knit__panel_bytes(t, columns);
 	const int64_t lane = row % KNIT_PANEL_ROWS, pieces = t == KNIT_Q8_0 ? 8 : 4;
 
+	for (int64_t b = 0; knit__is_super(t) && b < columns / KNIT_QK_K; ++b) {
+		char block[sizeof(knit_q6_k)];
+
+		knit__panels_unpack_super(t, panel + b * knit__panel_group_bytes(t), lane, block);
+		knit__row_to_f32(t, block, out + b * KNIT_QK_K, KNIT_QK_K);
+	}
+	if (knit__is_super(t))
+		return;
 	for (int64_t b = 0; b < columns / KNIT_QK; ++b) {
 		const char *const group = panel + b / 2 * knit__panel_group_bytes(t);
 		const char *const vectors = group + KNIT_PANEL_SCALES + b % 2 * knit__panel_block_bytes(t) + lane * 4;

@@ -5,7 +5,13 @@
  * groups of 64 columns (two blocks of every row):
  *   2 x 16 f16 scales, block by block;
  *   q8_0: 2 x 8 vectors, vector j of 64 bytes = columns 4j .. 4j + 3 of the block, of row 0, row 1, ...; q + 128;
- *   q4_0: 2 x 4 vectors, vector j of 64 bytes = bytes 4j .. 4j + 3 of the block in the file, of row 0, row 1, ... */
+ *   q4_0: 2 x 4 vectors, vector j of 64 bytes = bytes 4j .. 4j + 3 of the block in the file, of row 0, row 1, ...
+ * Super-blocks of 256 have a group each, of as many bytes as the 16 blocks in the file (q6_K: 32 more, so that vectors are
+ * aligned). A value of one row stands beside that of the next; a part of 32 columns has the vectors of a q4_0 block for its
+ * nibbles:
+ *   q4_K: 16 d; 16 dmin; 12 x 16 bytes of packed scales and minima; 8 x 4 vectors;
+ *   q6_K: 16 d and 32 bytes of zeros; 16 x 16 scales; 8 x 4 vectors of low bits; 8 x 2 vectors of high bits, byte i of
+ *   which has two bits of each of the columns i, 8 + i, 16 + i, 24 + i. */
 #ifndef KNIT_KERNELS_PANELS_H
 #define KNIT_KERNELS_PANELS_H
 
@@ -13,16 +19,26 @@
 
 #define KNIT_CPU_PANELS 1 /* knit_value.layout */
 #define KNIT_PANEL_ROWS 16
-#define KNIT_PANEL_GROUP 64 /* columns */
+#define KNIT_PANEL_GROUP 64 /* columns; of super-blocks 256 */
 #define KNIT_PANEL_SCALES 64 /* bytes of a group before its vectors */
 
+#define KNIT_PANEL_Q4_K_BYTES 2304
+#define KNIT_PANEL_Q4_K_VECTORS 256
+#define KNIT_PANEL_Q6_K_BYTES 3392
+#define KNIT_PANEL_Q6_K_SCALES 64
+#define KNIT_PANEL_Q6_K_VECTORS 320
+#define KNIT_PANEL_Q6_K_HIGH (KNIT_PANEL_Q6_K_VECTORS + 2048)
+
+static inline int64_t knit__panel_group(knit_dtype t) { return knit__is_super(t) ? 256 : KNIT_PANEL_GROUP; }
 static inline int64_t knit__panel_group_bytes(knit_dtype t) {
+	if (knit__is_super(t))
+		return t == KNIT_Q4_K ? KNIT_PANEL_Q4_K_BYTES : KNIT_PANEL_Q6_K_BYTES;
 	return t == KNIT_Q8_0 ? KNIT_PANEL_SCALES + 1024 : KNIT_PANEL_SCALES + 512;
 }
-/* Of the vectors of one block of every row. */
+/* Of the vectors of one block of every row; of the blocks of 32. */
 static inline int64_t knit__panel_block_bytes(knit_dtype t) { return t == KNIT_Q8_0 ? 512 : 256; }
 static inline int64_t knit__panel_bytes(knit_dtype t, int64_t columns) {
-	return (columns + KNIT_PANEL_GROUP - 1) / KNIT_PANEL_GROUP * knit__panel_group_bytes(t);
+	return (columns + knit__panel_group(t) - 1) / knit__panel_group(t) * knit__panel_group_bytes(t);
 }
 
 /* A whole quantised matrix that lies in panels. */
@@ -30,11 +46,22 @@ static inline bool knit__weight_panels(const knit_operand_view *v) {
 	return v->layout == KNIT_CPU_PANELS && v->rank == 2 && v->contiguous && knit__is_block(v->dtype);
 }
 
+#define KNIT_PANEL_AHEAD 2 /* groups */
+/* Asks for a group of super-blocks further down the panels, which lie one after the other: a processor sees no stream in loads
+ * that many apart (half the speed without). The address may lie behind the panels. */
+static inline __attribute__((always_inline)) void knit__panel_ahead(const char *group, int64_t group_bytes) {
+	for (int64_t line = 0; line < group_bytes; line += 64)
+		__builtin_prefetch(group + KNIT_PANEL_AHEAD * group_bytes + line, 0, 2);
+}
+
 /* UINT64_MAX where 64 bits cannot count them. */
 uint64_t knit__panels_bytes(knit_dtype t, int64_t rows, int64_t columns);
 /* Panels [begin, end) of a matrix whose rows lie one after the other in src. */
 void knit__panels_pack(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin,
                        int64_t end);
+/* One super-block to its lane of a group and back; block NULL: zeros. */
+void knit__panels_pack_super(knit_dtype t, const char *block, char *group, int64_t lane);
+void knit__panels_unpack_super(knit_dtype t, const char *group, int64_t lane, char *block);
 /* One row as floats, for gather: bit for bit what knit__row_to_f32 makes of the file's row. */
 void knit__panels_row(knit_dtype t, const char *panels, int64_t columns, int64_t row, float *out);
 

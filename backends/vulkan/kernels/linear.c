@@ -435,11 +435,12 @@ static forms coop_forms(const knit_vk_caps *caps, bool glu) {
 	TILE(name_, OP, glu, 64, caps->tuning.middle_tile_rows) \
 	TILE(name_, OP, glu, 32, 0)
 
+/* Whether 8-bit integers can take the place of all weights: super-blocks have more than one scale in 32 elements, or minima. */
 static bool all_blocks(const knit_node_view *node) {
 	const operands o = operands_of(node->op, node->attr);
 
 	for (uint32_t i = 0; i < o.parts; ++i)
-		if (!knit__vk_is_block(node->in[o.part[i].w].dtype))
+		if (!knit__vk_is_block(node->in[o.part[i].w].dtype) || knit__vk_is_super(node->in[o.part[i].w].dtype))
 			return false;
 	return true;
 }

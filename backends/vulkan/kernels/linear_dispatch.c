@@ -114,6 +114,8 @@ static const char *shader_of(const knit_vk_linear_form *f, knit_dtype w) {
 	case KNIT_BF16: return tile ? "linear_tile_bf16" : "linear_matvec_bf16";
 	case KNIT_Q8_0: return tile ? "linear_tile_q8_0" : "linear_matvec_q8_0";
 	case KNIT_Q4_0: return tile ? "linear_tile_q4_0" : "linear_matvec_q4_0";
+	case KNIT_Q4_K: return tile ? "linear_tile_q4_k" : "linear_matvec_q4_k";
+	case KNIT_Q6_K: return tile ? "linear_tile_q6_k" : "linear_matvec_q6_k";
 	default: return tile ? "linear_tile_f32" : "linear_matvec_f32";
 	}
 }

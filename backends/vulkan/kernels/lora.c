@@ -6,7 +6,9 @@
 enum { X, A, B, ADAPTERS, SEQ };
 
 static bool accepts_slots(const knit_operand_view *v) {
-	return (knit__vk_is_float(v->dtype) || (knit__vk_is_block(v->dtype) && v->dims[2].v % 32 == 0)) && v->layout == 0 &&
+	const bool block = knit__vk_is_block(v->dtype) && !knit__vk_is_super(v->dtype);
+
+	return (knit__vk_is_float(v->dtype) || (block && v->dims[2].v % 32 == 0)) && v->layout == 0 &&
 	       v->rank == 3 && v->contiguous;
 }
 

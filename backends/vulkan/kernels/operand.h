@@ -9,7 +9,8 @@
 /* ---- in accepts() ------------------------------------------------------------------------------------------------ */
 
 static inline bool knit__vk_is_float(knit_dtype t) { return t == KNIT_F32 || t == KNIT_F16 || t == KNIT_BF16; }
-static inline bool knit__vk_is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+static inline bool knit__vk_is_super(knit_dtype t) { return t == KNIT_Q4_K || t == KNIT_Q6_K; }
+static inline bool knit__vk_is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0 || knit__vk_is_super(t); }
 
 /* An activation whose rows may lie apart. */
 static inline bool knit__vk_f32_rows(const knit_operand_view *v) {
@@ -32,8 +33,9 @@ static inline bool knit__vk_weight_rows(const knit_operand_view *v) {
 		return false;
 	if (!knit__vk_is_block(v->dtype))
 		return knit__vk_is_float(v->dtype);
-	return v->dims[1].v >= 0 && v->dims[1].v % 32 == 0 &&
-	       (v->contiguous || (v->strides[0].v >= 0 && v->strides[0].v % 32 == 0));
+	const int64_t block = knit__vk_is_super(v->dtype) ? 256 : 32;
+	return v->dims[1].v >= 0 && v->dims[1].v % block == 0 &&
+	       (v->contiguous || (v->strides[0].v >= 0 && v->strides[0].v % block == 0));
 }
 
 /* Whether the whole storage under a value can be one binding, at the bucket's bounds. */
@@ -75,6 +77,8 @@ static inline uint64_t knit__vk_outer(const knit_vk_tensor *t, uint32_t inner) {
 static inline uint64_t knit__vk_word_bytes(knit_dtype t) { return t == KNIT_F32 || t == KNIT_I32 ? 4 : 2; }
 /* Words of `elements` elements; whole blocks. */
 static inline uint64_t knit__vk_words(knit_dtype t, int64_t elements) {
+	if (knit__vk_is_super(t))
+		return (uint64_t)(elements / 256 * (t == KNIT_Q4_K ? 72 : 105));
 	return (uint64_t)(t == KNIT_Q8_0 ? elements / 32 * 17 : t == KNIT_Q4_0 ? elements / 32 * 9 : elements);
 }
 
