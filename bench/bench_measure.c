@@ -1,5 +1,6 @@
 /* Measures what `knit bench` was asked for: makes or finds the model, opens the subjects, lets them take turns. */
 #include "bench_cli.h"
+#include "clock.h"
 #include "page.h"
 #include "peer.h"
 #include "random_model.h"
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MAX_TESTS = 64, MAX_WARM_UP = 6, STEADY_WINDOW = 4 };
@@ -27,13 +27,6 @@ typedef struct bench {
 	char path[4096];
 	bool temporary;
 } bench;
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */
 
@@ -176,13 +169,13 @@ static knit_status measure_once(const bench *b, bench_row *r, bool keep, knit_di
 
 /* Warms up until the times have settled, or long enough. */
 static knit_status warm_up(const bench *b, bench_row *r, knit_diag *diag) {
-	const double begin = now();
+	const double begin = bench_now();
 	knit_status status = KNIT_OK;
 
 	while (status == KNIT_OK && !cli_interrupted && r->warm_up < MAX_WARM_UP && !r->steady) {
 		status = measure_once(b, r, false, diag);
 		r->steady = bench_is_steady(r->seconds, r->warm_up, STEADY_WINDOW, STEADY);
-		if (r->warm_up >= 1 && now() - begin > b->o->seconds / 4)
+		if (r->warm_up >= 1 && bench_now() - begin > b->o->seconds / 4)
 			break;
 	}
 	return status;
@@ -204,7 +197,7 @@ static void finish_row(bench_row *r, const bench_row *first) {
 
 /* All subjects of one test, taking turns. */
 static int measure_test(bench *b, bench_row *rows) {
-	const double begin = now();
+	const double begin = bench_now();
 	knit_diag diag = {0};
 	char done[64];
 
@@ -214,7 +207,7 @@ static int measure_test(bench *b, bench_row *rows) {
 			return cli_fail("%s: %s", rows[i].subject->name, diag.text[0] ? diag.text : knit_status_name(status));
 	}
 	for (int64_t round = 0; round < b->o->runs && !cli_interrupted; ++round) {
-		if (round >= 3 && now() - begin > b->o->seconds * (double)b->subject_count)
+		if (round >= 3 && bench_now() - begin > b->o->seconds * (double)b->subject_count)
 			break;
 		for (size_t i = 0; i < b->subject_count && !cli_interrupted; ++i) {
 			/* The order turns round each time, so that none always runs on what another left. */
@@ -255,7 +248,7 @@ static int measure(bench *b) {
 	b->run.rows = calloc(count * b->subject_count + 1, sizeof *b->run.rows);
 	if (!b->run.rows)
 		return cli_fail("out of memory");
-	const double begin = now(), others = bench_others_seconds();
+	const double begin = bench_now(), others = bench_others_seconds();
 	for (size_t t = 0; t < count && code == CLI_OK; ++t) {
 		bench_row *const rows = b->run.rows + b->run.row_count;
 		for (size_t i = 0; i < b->subject_count; ++i) {
@@ -270,7 +263,7 @@ static int measure(bench *b) {
 			b->run.row_count += b->subject_count;
 	}
 	if (others >= 0)
-		b->run.busy = (bench_others_seconds() - others) / ((now() - begin) * bench_cores());
+		b->run.busy = (bench_others_seconds() - others) / ((bench_now() - begin) * bench_cores());
 	return code;
 }
 

@@ -1,12 +1,12 @@
 /* `knit bench ops`: its options, the cases they ask for, and the devices. */
 #include "bench_cli.h"
+#include "clock.h"
 #include "ops.h"
 
 #include "../graph/dtype.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { OPT_OP = CLI_OPT_OWN, OPT_TYPE, OPT_TOKENS, OPT_SHAPE, OPT_ROWS, OPT_COLUMNS, OPT_SECONDS, OPT_NO_PEAKS, OPT_CACHED, OPT_MD };
 enum { MAX_CASES = 1024, MAX_NAMES = BENCH_MAX_SUBJECTS, DEFAULT_RUNS = 30 };
@@ -49,13 +49,6 @@ typedef struct ops_bench {
 	size_t case_count, row_count;
 	bench_op_row *rows;
 } ops_bench;
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
@@ -149,7 +142,7 @@ static int measure(ops_bench *b) {
 	const ops_options *const o = b->o;
 	const bench_ops_desc desc = {.devices = b->devices, .device_count = o->device_count ? o->device_count : 1, .threads = b->run.threads,
 	                             .runs = o->runs, .seconds = o->seconds, .copies_bytes = o->cached ? 0 : COPIES_BYTES};
-	const double begin = now(), others = bench_others_seconds();
+	const double begin = bench_now(), others = bench_others_seconds();
 
 	b->rows = calloc(b->case_count * desc.device_count, sizeof *b->rows);
 	if (!b->rows)
@@ -165,7 +158,7 @@ static int measure(ops_bench *b) {
 		b->row_count += desc.device_count;
 	}
 	if (others >= 0)
-		b->run.busy = (bench_others_seconds() - others) / ((now() - begin) * bench_cores());
+		b->run.busy = (bench_others_seconds() - others) / ((bench_now() - begin) * bench_cores());
 	return cli_interrupted ? CLI_INTERRUPTED : CLI_OK;
 }
 

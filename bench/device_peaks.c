@@ -1,22 +1,15 @@
 /* What a device other than the host's processor reads at best, and what a step costs on any device. Reading: a program that only looks for the largest numbers of some
  * large states, so that nearly all of its time is reading them. Made of knit's own op, so it is a lower bound of what the
  * device can do. */
+#include "clock.h"
 #include "rows.h"
 
 #include "../graph/base.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { COLUMNS = 1024, STATES = 8, RUNS = 12 };
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static knit_status compile(knit_context *ctx, const char *device, int64_t rows, int states, knit_program **out,
                            knit_diag *diag) {
@@ -49,10 +42,10 @@ static double measure(knit_context *ctx, const char *device, int64_t rows, int s
 		return 0;
 	if (knit_session_create(program, &session, &diag) == KNIT_OK)
 		for (int i = 0; i < RUNS; ++i) {
-			const double begin = now();
+			const double begin = bench_now();
 			if (knit_session_run(session) != KNIT_OK)
 				break;
-			const double rate = (double)rows * COLUMNS * 4 * states / (now() - begin);
+			const double rate = (double)rows * COLUMNS * 4 * states / (bench_now() - begin);
 			best = rate > best ? rate : best;
 		}
 	knit_session_destroy(session);
@@ -100,10 +93,10 @@ static double chain_seconds(knit_context *ctx, const char *device, int steps) {
 		return 0;
 	if (knit_session_create(program, &session, &diag) == KNIT_OK && knit_session_write(session, "x", input, sizeof input) == KNIT_OK)
 		for (int i = 0; i < LATENCY_RUNS; ++i) {
-			const double begin = now();
+			const double begin = bench_now();
 			if (knit_session_run(session) != KNIT_OK)
 				break;
-			const double seconds = now() - begin;
+			const double seconds = bench_now() - begin;
 			best = i == 0 || seconds < best ? seconds : best;
 		}
 	knit_session_destroy(session);

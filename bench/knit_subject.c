@@ -1,4 +1,5 @@
 /* knit on one device, measured through the decoder that `knit run` uses. */
+#include "clock.h"
 #include "subject.h"
 
 #include "../frontends/models/decoder.h"
@@ -8,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { DEFAULT_BATCH = 512 };
 
@@ -23,13 +23,6 @@ typedef struct knit_subject {
 	float *logits;
 	uint64_t state; /* of the made-up prompt */
 } knit_subject;
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Reads `count` made-up tokens from position `at` on; logits of the last. */
 static knit_status feed(knit_subject *s, int64_t at, int64_t count, knit_diag *diag) {
@@ -67,12 +60,12 @@ static knit_status run(bench_subject *subject, const bench_test *test, double *o
 	*count = 0;
 	if (status != KNIT_OK || cap == 0)
 		return status;
-	const double begin = now();
+	const double begin = bench_now();
 	if (test->prompt)
 		status = feed(s, test->depth, test->prompt, diag);
 	for (int64_t i = 0; i < test->made && status == KNIT_OK; ++i)
 		status = feed(s, test->depth + i, 1, diag);
-	out[0] = now() - begin;
+	out[0] = bench_now() - begin;
 	*count = status == KNIT_OK;
 	return status;
 }
@@ -147,7 +140,7 @@ static void describe(knit_subject *s) {
 knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, knit_diag *diag) {
 	const knit_context_desc host = {.cpu_threads = desc->threads};
 	knit_subject *const s = calloc(1, sizeof *s);
-	const double begin = now();
+	const double begin = bench_now();
 
 	*out = NULL;
 	if (!s)
@@ -169,7 +162,7 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 		subject_close(&s->base);
 		return status;
 	}
-	s->base.load_seconds = now() - begin;
+	s->base.load_seconds = bench_now() - begin;
 	describe(s);
 	snprintf(s->base.name, sizeof s->base.name, "knit %s", desc->device ? desc->device : "best");
 	snprintf(s->base.version, sizeof s->base.version, "knit %d.%d.%d", KNIT_VERSION_MAJOR, KNIT_VERSION_MINOR,
@@ -200,11 +193,11 @@ knit_status bench_knit_first_token(bench_subject *subject, knit_diag *diag) {
 	double seconds[1 + WARM_RUNS];
 
 	for (int i = 0; i < 1 + WARM_RUNS; ++i) {
-		const double begin = now();
+		const double begin = bench_now();
 		const knit_status status = feed(s, 0, BENCH_FIRST_PROMPT, diag);
 		if (status != KNIT_OK)
 			return status;
-		seconds[i] = now() - begin;
+		seconds[i] = bench_now() - begin;
 	}
 	qsort(seconds + 1, WARM_RUNS, sizeof *seconds, by_value);
 	subject->first_cold = seconds[0];

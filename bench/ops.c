@@ -1,6 +1,7 @@
 /* Single ops, measured: a program of copies of one step, each with operands of its own, so that what a cache keeps from
  * one run to the next is not taken for what memory gives. */
 #include "ops.h"
+#include "clock.h"
 
 #include "../backends/report.h"
 #include "../backends/session_impl.h"
@@ -10,7 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_COPIES = 64, STOCK = 1 << 16, MAX_DEVICES = 8, FILL_TOKENS = 512 };
 
@@ -20,13 +20,6 @@ typedef struct op_run {
 	knit_program *program;
 	knit_session *session;
 } op_run;
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* In [-1, 1), the same for the same number. */
 static float value_of(uint64_t i) {
@@ -268,22 +261,22 @@ static double nmse(const op_run *r, const op_run *first, const bench_op_case *c)
 }
 
 static knit_status measure(const bench_ops_desc *desc, op_run *runs, bench_op_row *rows, knit_diag *diag) {
-	const double begin = now();
+	const double begin = bench_now();
 
 	for (int64_t round = 0; round < desc->runs; ++round) {
-		if (round >= 3 && now() - begin > desc->seconds * (double)desc->device_count)
+		if (round >= 3 && bench_now() - begin > desc->seconds * (double)desc->device_count)
 			break;
 		for (size_t i = 0; i < desc->device_count; ++i) {
 			const size_t at = round % 2 ? desc->device_count - 1 - i : i;
 			if (rows[at].unsupported)
 				continue;
-			const double start = now();
+			const double start = bench_now();
 			const knit_status status = knit_session_run(runs[at].session);
 			if (status != KNIT_OK) {
 				knit_session_diag(runs[at].session, diag);
 				return status;
 			}
-			rows[at].row.seconds[rows[at].row.count++] = (now() - start) / rows[at].copies;
+			rows[at].row.seconds[rows[at].row.count++] = (bench_now() - start) / rows[at].copies;
 		}
 	}
 	return KNIT_OK;

@@ -1,5 +1,6 @@
 /* What this machine can do at best: bytes read and copied per second, FLOP and 8-bit products per second, by the best
  * instructions it has. The loops do nothing else, so a kernel cannot beat them by more than noise. */
+#include "clock.h"
 #include "rows.h"
 
 #include "../graph/base.h"
@@ -7,7 +8,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -32,13 +32,6 @@ typedef struct work {
 	double begin, end;
 	volatile uint64_t sink;
 } work;
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static uint64_t read_plain(const char *data, uint64_t bytes) {
 	const uint64_t *const p = (const uint64_t *)data;
@@ -198,7 +191,7 @@ static void *worker(void *arg) {
 	work *const w = arg;
 
 	pthread_barrier_wait(w->start);
-	w->begin = now();
+	w->begin = bench_now();
 	w->units = 0;
 	if (w->kind == FLOPS || w->kind == INT8)
 		w->units = compute(w->kind, w->repeat, &w->sink);
@@ -211,7 +204,7 @@ static void *worker(void *arg) {
 			w->units += (double)w->bytes / 2; /* read once; it is written once besides */
 		}
 	}
-	w->end = now();
+	w->end = bench_now();
 	return NULL;
 }
 

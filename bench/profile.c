@@ -1,5 +1,6 @@
 /* Where the time of a run goes, from the times that a device keeps of each step when KNIT_TIMES=1. */
 #include "profile.h"
+#include "clock.h"
 
 #include "../backends/report.h"
 #include "../backends/session_impl.h"
@@ -7,16 +8,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { PREFILL_RUNS = 5 };
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- one run ----------------------------------------------------------------------------------------------------- */
 
@@ -147,10 +140,10 @@ static knit_status run_test(bench_subject *s, const bench_knit_desc *desc, bench
 		status = bench_knit_step(s, p->test.depth, p->tokens, diag);
 	for (size_t i = 0; i < runs && status == KNIT_OK; ++i) {
 		const int64_t at = p->test.depth + (p->test.prompt ? 0 : (int64_t)i);
-		const double begin = now();
+		const double begin = bench_now();
 		first = i == 0 ? begin : first;
 		status = bench_knit_step(s, at, p->tokens, diag);
-		p->walls[i] = now() - begin;
+		p->walls[i] = bench_now() - begin;
 		if (status != KNIT_OK)
 			break;
 		const size_t count = knit__session_times(session, times, cap);

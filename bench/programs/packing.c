@@ -5,12 +5,12 @@
  *
  * Each row has the medians over pairs of runs, the quartiles of their ratios, and the ratio of the two fastest runs, which a
  * busy machine disturbs least: above 1 panels are faster. */
+#include "../clock.h"
 #include "knit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_PAIRS = 4000, MAX_TOKENS = 512 };
 
@@ -28,13 +28,6 @@ static void *must(void *p) {
 		return p;
 	fputs("packing: no memory\n", stderr);
 	exit(1);
-}
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static uint64_t next(uint64_t *state) {
@@ -102,10 +95,10 @@ static void side_close(side *s) {
 }
 
 static double side_run(side *s) {
-	const double start = now();
+	const double start = bench_now();
 
 	check(knit_session_run(s->session));
-	return now() - start;
+	return bench_now() - start;
 }
 
 static int by_size(const void *a, const void *b) {
@@ -129,7 +122,7 @@ static void measure(knit_context *ctx, knit_weights *store, knit_dtype type, con
 	side_open(&plain, g, "layout", x, (size_t)(tokens * n) * 4);
 	side_open(&panels, g, NULL, x, (size_t)(tokens * n) * 4);
 	side_run(&plain), side_run(&panels);
-	for (const double end = now() + seconds; count < MAX_PAIRS && (count < 5 || now() < end); ++count) {
+	for (const double end = bench_now() + seconds; count < MAX_PAIRS && (count < 5 || bench_now() < end); ++count) {
 		/* who goes first changes */
 		if (count % 2)
 			panels.seconds[count] = side_run(&panels);

@@ -4,12 +4,12 @@
  *   bench-types [SECONDS [TOKENS]]      KNIT_CPU_ISA=avx2 bench-types
  *
  * The first row is q4_0 packed in panels, the layout that a linear gets; rows without it lie as they do in the file. */
+#include "../clock.h"
 #include "knit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_ROUNDS = 4000, MAX_TOKENS = 512, TYPES = 7 };
 
@@ -40,13 +40,6 @@ static void check(knit_status status) {
 		return;
 	fprintf(stderr, "types: %s: %s\n", knit_status_name(status), diag.text);
 	exit(1);
-}
-
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static uint64_t next(uint64_t *state) {
@@ -102,10 +95,10 @@ static void side_close(side *s) {
 }
 
 static double side_run(side *s) {
-	const double start = now();
+	const double start = bench_now();
 
 	check(knit_session_run(s->session));
-	return now() - start;
+	return bench_now() - start;
 }
 
 static int by_size(const void *a, const void *b) {
@@ -129,7 +122,7 @@ static void measure(int64_t n, int matrices, int64_t tokens, double seconds) {
 		side_open(&sides[t], t, ctx, n, matrices, tokens, x);
 	for (int t = 0; t < TYPES; ++t)
 		side_run(&sides[t]);
-	for (const double end = now() + seconds; rounds < MAX_ROUNDS && (rounds < 5 || now() < end); ++rounds)
+	for (const double end = bench_now() + seconds; rounds < MAX_ROUNDS && (rounds < 5 || bench_now() < end); ++rounds)
 		for (int i = 0; i < TYPES; ++i) {
 			const int t = (i + rounds) % TYPES; /* who goes first changes */
 

@@ -1,11 +1,11 @@
 /* knit plan --csv: places bare blocks that a file lists, `id,lower,upper,size`, alive from step lower up to step upper,
  * which is not included (the form of the public memory planning instances). Knows no model. */
+#include "../text/generate.h"
 #include "plan.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_FILE = 1 << 24, MAX_BLOCKS = 1 << 14 };
 
@@ -200,25 +200,18 @@ static int write_offsets(knit_context *ctx, const char *path, const block_list *
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
-static double now(void) {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int place(const char *path, const char *output, bool json, block_list *list) {
 	knit_context *ctx = NULL;
 	knit_block_plan plan;
 	knit_diag diag = {0};
 	const knit_status created = knit_context_create(NULL, &ctx);
-	const double start = now();
+	const uint64_t begin = knit__clock_ns();
 
 	if (created != KNIT_OK)
 		return cli_fail("out of memory");
 
 	const knit_status status = knit_plan_blocks(ctx, list->blocks, list->count, 1, &plan, &diag);
-	const double seconds = now() - start;
+	const double seconds = (double)(knit__clock_ns() - begin) * 1e-9;
 	int code = status == KNIT_OK ? CLI_OK : cli_fail_diag(status, &diag);
 
 	if (code == CLI_OK && output)
