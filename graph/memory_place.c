@@ -6,10 +6,10 @@
  *   3. the exact search of memory_search.c.
  * Everything is deterministic: budgets count looked-at blocks, never time. */
 #include "context.h"
+#include "memory_line.h"
 #include "memory_plan.h"
 #include "memory_search.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Looked-at blocks that the local search may spend: some 25 ms. */
@@ -17,25 +17,8 @@
 /* Sums of sizes stay below it, so that no offset overflows. */
 #define MAX_BYTES (UINT64_C(1) << 60)
 
-/* Which gap a block takes: the one that it fills best, or the lowest one. */
-typedef enum gap_rule { GAP_BEST, GAP_FIRST, GAP_RULES } gap_rule;
-
-/* In which order blocks are placed: largest first by ... */
-typedef enum block_order {
-	ORDER_SIZE,
-	ORDER_AREA, /* size x lifetime */
-	ORDER_LIFETIME,
-	ORDER_PRESSURE, /* bytes alive at the fullest step of the lifetime */
-	ORDER_PRESSURE_LIFETIME,
-	ORDER_START, /* ascending: the order of execution */
-	ORDER_END,   /* descending: execution run backwards */
-	ORDER_COUNT
-} block_order;
-
-typedef struct sort_key { uint64_t major, minor; uint32_t block; } sort_key;
 /* A block not yet placed by place_skyline, and the lowest offset it can have. */
 typedef struct waiting { uint64_t low; uint32_t first, last, block; } waiting;
-typedef struct taken { uint64_t begin, end; uint32_t first, last; } taken;
 
 typedef struct placer {
 	const knit_allocator *a;
@@ -44,9 +27,8 @@ typedef struct placer {
 	uint64_t *size;     /* aligned */
 	uint64_t *pressure; /* bytes alive at the fullest step of a block's lifetime */
 	uint64_t lower_bound, size_sum;
-	sort_key *keys;
-	taken *line; /* the blocks placed so far, by offset */
-	uint32_t line_count;
+	knit_memory_key *keys;
+	knit_memory_line line;
 	waiting *waiting;
 	uint32_t *order;
 	uint64_t *offset;
@@ -56,20 +38,10 @@ typedef struct placer {
 
 /* ---- what is known before anything is placed ------------------------------------------------------------------------ */
 
-static int compare_keys(const void *x, const void *y) {
-	const sort_key *p = x, *q = y;
-
-	if (p->major != q->major)
-		return p->major < q->major ? -1 : 1;
-	if (p->minor != q->minor)
-		return p->minor < q->minor ? -1 : 1;
-	return p->block < q->block ? -1 : p->block > q->block;
-}
-
 /* Sweeps over the blocks by start. Bytes alive grow only where a block starts, so the loads at starts are all that the
  * lower bound and the pressures need. */
 static knit_status measure(placer *p, knit_diag *d) {
-	sort_key *starts = p->keys, *ends = knit__alloc_array(p->a, p->count, sizeof *ends);
+	knit_memory_key *starts = p->keys, *ends = knit__alloc_array(p->a, p->count, sizeof *ends);
 	uint64_t *load = knit__alloc_array(p->a, p->count, sizeof *load), alive = 0;
 	knit_status status = KNIT_OK;
 
@@ -79,11 +51,11 @@ static knit_status measure(placer *p, knit_diag *d) {
 	}
 
 	for (uint32_t i = 0; i < p->count; ++i) {
-		starts[i] = (sort_key){p->blocks[i].first, 0, i};
-		ends[i] = (sort_key){p->blocks[i].last, 0, i};
+		starts[i] = (knit_memory_key){p->blocks[i].first, 0, i};
+		ends[i] = (knit_memory_key){p->blocks[i].last, 0, i};
 	}
-	qsort(starts, p->count, sizeof *starts, compare_keys);
-	qsort(ends, p->count, sizeof *ends, compare_keys);
+	knit__memory_keys_sort(starts, p->count);
+	knit__memory_keys_sort(ends, p->count);
 
 	for (uint32_t i = 0, e = 0; i < p->count; ++i) {
 		for (; ends[e].major < starts[i].major; ++e)
@@ -113,7 +85,7 @@ static void close_placer(placer *p) {
 	knit__free(p->a, p->size, n * sizeof *p->size);
 	knit__free(p->a, p->pressure, n * sizeof *p->pressure);
 	knit__free(p->a, p->keys, n * sizeof *p->keys);
-	knit__free(p->a, p->line, n * sizeof *p->line);
+	knit__free(p->a, p->line.taken, n * sizeof *p->line.taken);
 	knit__free(p->a, p->order, n * sizeof *p->order);
 	knit__free(p->a, p->offset, n * sizeof *p->offset);
 	knit__free(p->a, p->best_offset, n * sizeof *p->best_offset);
@@ -128,13 +100,13 @@ static knit_status open_placer(placer *p, uint64_t align, knit_diag *d) {
 	p->size = knit__alloc_array(p->a, n, sizeof *p->size);
 	p->pressure = knit__alloc_array(p->a, n, sizeof *p->pressure);
 	p->keys = knit__alloc_array(p->a, n, sizeof *p->keys);
-	p->line = knit__alloc_array(p->a, n, sizeof *p->line);
+	p->line.taken = knit__alloc_array(p->a, n, sizeof *p->line.taken);
 	p->order = knit__alloc_array(p->a, n, sizeof *p->order);
 	p->offset = knit__alloc_array(p->a, n, sizeof *p->offset);
 	p->best_offset = knit__alloc_array(p->a, n, sizeof *p->best_offset);
 	p->waiting = knit__alloc_array(p->a, n, sizeof *p->waiting);
-	if (!p->size || !p->pressure || !p->keys || !p->line || !p->order || !p->offset || !p->best_offset || !p->waiting)
-		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *p->line);
+	if (!p->size || !p->pressure || !p->keys || !p->line.taken || !p->order || !p->offset || !p->best_offset || !p->waiting)
+		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *p->line.taken);
 
 	for (uint32_t i = 0; i < n; ++i) {
 		if (p->blocks[i].first > p->blocks[i].last)
@@ -150,56 +122,18 @@ static knit_status open_placer(placer *p, uint64_t align, knit_diag *d) {
 
 /* ---- placing ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t find_gap(const placer *p, uint32_t block, gap_rule rule) {
-	const knit_block *b = &p->blocks[block];
-	const uint64_t size = p->size[block];
-	uint64_t top = 0, smallest = UINT64_MAX, at = UINT64_MAX;
-
-	for (uint32_t i = 0; i < p->line_count; ++i) {
-		const taken *t = &p->line[i];
-
-		if (t->first > b->last || b->first > t->last)
-			continue;
-		if (t->begin > top && t->begin - top >= size && t->begin - top < smallest) {
-			smallest = t->begin - top;
-			at = top;
-			if (rule == GAP_FIRST || smallest == size)
-				return at;
-		}
-		top = t->end > top ? t->end : top;
-	}
-	return at != UINT64_MAX ? at : top;
-}
-
-static void line_insert(placer *p, uint32_t block, uint64_t begin) {
-	const knit_block *b = &p->blocks[block];
-	uint32_t lo = 0, hi = p->line_count;
-
-	while (lo < hi) {
-		const uint32_t mid = lo + (hi - lo) / 2;
-
-		if (p->line[mid].begin < begin)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	memmove(&p->line[lo + 1], &p->line[lo], (p->line_count - lo) * sizeof *p->line);
-	p->line[lo] = (taken){begin, begin + p->size[block], b->first, b->last};
-	++p->line_count;
-}
-
 /* Gives up, returning false, once the peak reaches that of the best plan. */
-static bool place_in_order(placer *p, gap_rule rule, uint64_t *peak) {
+static bool place_in_order(placer *p, knit_gap_rule rule, uint64_t *peak) {
 	*peak = 0;
-	p->line_count = 0;
+	p->line.count = 0;
 	for (uint32_t i = 0; i < p->count; ++i) {
 		const uint32_t block = p->order[i];
 		const uint64_t size = p->size[block];
 		uint64_t at = 0;
 
 		if (size != 0) {
-			at = find_gap(p, block, rule);
-			line_insert(p, block, at);
+			at = knit__memory_line_gap(&p->line, &p->blocks[block], size, rule);
+			knit__memory_line_insert(&p->line, &p->blocks[block], size, at);
 		}
 		p->offset[block] = at;
 		if (at + size > *peak)
@@ -268,49 +202,7 @@ static void keep_best(placer *p, uint64_t peak) {
 
 /* ---- fixed orders ------------------------------------------------------------------------------------------------- */
 
-static uint64_t product(uint64_t x, uint64_t y) {
-	uint64_t out = UINT64_MAX; /* only an order hangs on it: saturating is enough */
-
-	(void)knit__mul_u64(x, y, &out);
-	return out;
-}
-
-static void sort_blocks(placer *p, block_order order) {
-	for (uint32_t i = 0; i < p->count; ++i) {
-		const knit_block *b = &p->blocks[i];
-		const uint64_t lifetime = (uint64_t)b->last - b->first + 1, size = p->size[i];
-		uint64_t major = 0, minor = size;
-
-		switch (order) {
-		case ORDER_SIZE:
-			major = size;
-			minor = lifetime;
-			break;
-		case ORDER_AREA:
-			major = product(size, lifetime);
-			break;
-		case ORDER_LIFETIME:
-			major = lifetime;
-			break;
-		case ORDER_PRESSURE:
-			major = p->pressure[i];
-			break;
-		case ORDER_PRESSURE_LIFETIME:
-			major = p->pressure[i];
-			minor = lifetime;
-			break;
-		case ORDER_START:
-			major = UINT32_MAX - b->first;
-			break;
-		case ORDER_END:
-			major = b->last;
-			break;
-		case ORDER_COUNT:
-			break;
-		}
-		p->keys[i] = (sort_key){UINT64_MAX - major, UINT64_MAX - minor, i};
-	}
-	qsort(p->keys, p->count, sizeof *p->keys, compare_keys);
+static void take_order(placer *p) {
 	for (uint32_t i = 0; i < p->count; ++i)
 		p->order[i] = p->keys[i].block;
 }
@@ -318,10 +210,11 @@ static void sort_blocks(placer *p, block_order order) {
 static void place_greedy(placer *p) {
 	uint64_t peak;
 
-	for (int order = 0; order < ORDER_COUNT && p->best_peak > p->lower_bound; ++order) {
-		sort_blocks(p, (block_order)order);
-		for (int rule = 0; rule < GAP_RULES; ++rule) {
-			if (place_in_order(p, (gap_rule)rule, &peak))
+	for (int order = 0; order < KNIT_ORDERS && p->best_peak > p->lower_bound; ++order) {
+		knit__memory_keys((knit_memory_order)order, p->blocks, p->size, p->pressure, p->count, p->keys);
+		take_order(p);
+		for (int rule = 0; rule < KNIT_GAP_RULES; ++rule) {
+			if (place_in_order(p, (knit_gap_rule)rule, &peak))
 				keep_best(p, peak);
 		}
 		if (place_skyline(p, &peak))
@@ -336,11 +229,10 @@ static uint64_t place_as_they_come(placer *p) {
 	uint64_t peak;
 
 	for (uint32_t i = 0; i < p->count; ++i)
-		p->keys[i] = (sort_key){p->blocks[i].first, 0, i};
-	qsort(p->keys, p->count, sizeof *p->keys, compare_keys);
-	for (uint32_t i = 0; i < p->count; ++i)
-		p->order[i] = p->keys[i].block;
-	(void)place_in_order(p, GAP_BEST, &peak);
+		p->keys[i] = (knit_memory_key){p->blocks[i].first, 0, i};
+	knit__memory_keys_sort(p->keys, p->count);
+	take_order(p);
+	(void)place_in_order(p, KNIT_GAP_BEST, &peak);
 	return peak;
 }
 

@@ -4,114 +4,39 @@
  * limit. Blocks go in a few fixed orders into the best gap among the blocks alive with them, then each arena is planned
  * again alone with the blocks that it got, which can only make it smaller. */
 #include "memory_split.h"
+#include "memory_line.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-typedef enum split_order { SPLIT_SIZE, SPLIT_AREA, SPLIT_LIFETIME, SPLIT_START, SPLIT_END, SPLIT_ORDERS } split_order;
-/* Which gap a block takes: the one that it fills best, or the lowest one. */
-typedef enum split_rule { SPLIT_BEST, SPLIT_FIRST, SPLIT_RULES } split_rule;
-
-typedef struct sort_key { uint64_t major, minor; uint32_t block; } sort_key;
-typedef struct taken { uint64_t begin, end; uint32_t first, last; } taken;
+static const knit_memory_order orders[] = {KNIT_ORDER_SIZE, KNIT_ORDER_AREA, KNIT_ORDER_LIFETIME, KNIT_ORDER_START,
+                                           KNIT_ORDER_END};
+enum { ORDERS = sizeof orders / sizeof *orders };
 
 typedef struct splitter {
 	const knit_allocator *a;
 	const knit_block *blocks;
 	uint32_t count;
 	uint64_t align, limit; /* limit: a multiple of align */
-	sort_key *keys;
-	taken *line; /* the blocks placed so far, by offset */
+	knit_memory_key *keys;
+	knit_memory_line line;
 	uint64_t *size, *offset, *best; /* best: the offsets of the best placement so far, in the one address space */
-	uint32_t line_count;
 } splitter;
-
-static int compare_keys(const void *x, const void *y) {
-	const sort_key *p = x, *q = y;
-
-	if (p->major != q->major)
-		return p->major < q->major ? -1 : 1;
-	if (p->minor != q->minor)
-		return p->minor < q->minor ? -1 : 1;
-	return p->block < q->block ? -1 : p->block > q->block;
-}
-
-static void sort_blocks(splitter *s, split_order order) {
-	for (uint32_t i = 0; i < s->count; ++i) {
-		const uint64_t lifetime = (uint64_t)s->blocks[i].last - s->blocks[i].first + 1, size = s->size[i];
-		uint64_t area = UINT64_MAX; /* only an order hangs on it: saturating is enough */
-
-		(void)knit__mul_u64(size, lifetime, &area);
-		const uint64_t major[SPLIT_ORDERS] = {[SPLIT_SIZE] = size,
-		                                      [SPLIT_AREA] = area,
-		                                      [SPLIT_LIFETIME] = lifetime,
-		                                      [SPLIT_START] = UINT32_MAX - s->blocks[i].first,
-		                                      [SPLIT_END] = s->blocks[i].last};
-		s->keys[i] = (sort_key){UINT64_MAX - major[order], UINT64_MAX - (order == SPLIT_SIZE ? lifetime : size), i};
-	}
-	qsort(s->keys, s->count, sizeof *s->keys, compare_keys);
-}
 
 /* ---- one address space -------------------------------------------------------------------------------------------- */
 
-/* The lowest place at or above `at` where no multiple of the limit lies inside the block. */
-static uint64_t fitting(const splitter *s, uint64_t at, uint64_t size) {
-	return at % s->limit + size <= s->limit ? at : (at / s->limit + 1) * s->limit;
-}
-
-/* The place in a gap that takes the block; above everything where there is none. */
-static uint64_t find_gap(const splitter *s, uint32_t block, split_rule rule) {
-	const knit_block *b = &s->blocks[block];
-	const uint64_t size = s->size[block];
-	uint64_t top = 0, smallest = UINT64_MAX, place = UINT64_MAX;
-
-	for (uint32_t i = 0; i < s->line_count; ++i) {
-		const taken *t = &s->line[i];
-
-		if (t->first > b->last || b->first > t->last)
-			continue;
-		const uint64_t at = fitting(s, top, size);
-		if (at + size <= t->begin && t->begin - at < smallest) {
-			smallest = t->begin - at;
-			place = at;
-			if (rule == SPLIT_FIRST)
-				return place;
-		}
-		top = t->end > top ? t->end : top;
-	}
-	return place != UINT64_MAX ? place : fitting(s, top, size);
-}
-
-static void line_insert(splitter *s, uint32_t block, uint64_t begin) {
-	const knit_block *b = &s->blocks[block];
-	uint32_t lo = 0, hi = s->line_count;
-
-	while (lo < hi) {
-		const uint32_t mid = lo + (hi - lo) / 2;
-
-		if (s->line[mid].begin < begin)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	memmove(&s->line[lo + 1], &s->line[lo], (s->line_count - lo) * sizeof *s->line);
-	s->line[lo] = (taken){begin, begin + s->size[block], b->first, b->last};
-	++s->line_count;
-}
-
 /* Returns how many arenas it took. */
-static uint32_t place_in_order(splitter *s, split_rule rule) {
+static uint32_t place_in_order(splitter *s, knit_gap_rule rule) {
 	uint64_t top = 0;
 
-	s->line_count = 0;
+	s->line.count = 0;
 	for (uint32_t i = 0; i < s->count; ++i) {
 		const uint32_t block = s->keys[i].block;
 
 		s->offset[block] = 0;
 		if (s->size[block] == 0)
 			continue;
-		s->offset[block] = find_gap(s, block, rule);
-		line_insert(s, block, s->offset[block]);
+		s->offset[block] = knit__memory_line_gap(&s->line, &s->blocks[block], s->size[block], rule);
+		knit__memory_line_insert(&s->line, &s->blocks[block], s->size[block], s->offset[block]);
 		top = s->offset[block] + s->size[block] > top ? s->offset[block] + s->size[block] : top;
 	}
 	return (uint32_t)(top / s->limit + (top % s->limit != 0));
@@ -179,10 +104,10 @@ static knit_status choose(splitter *s, knit_memory_split *out, knit_diag *d) {
 
 	if (!bytes)
 		return knit__fail_memory(d, "memory plan", (uint64_t)most * sizeof *bytes);
-	for (int way = 0; way < SPLIT_ORDERS * SPLIT_RULES; ++way) {
-		if (way % SPLIT_RULES == 0)
-			sort_blocks(s, (split_order)(way / SPLIT_RULES));
-		const uint32_t taken_arenas = place_in_order(s, (split_rule)(way % SPLIT_RULES));
+	for (int way = 0; way < ORDERS * KNIT_GAP_RULES; ++way) {
+		if (way % KNIT_GAP_RULES == 0)
+			knit__memory_keys(orders[way / KNIT_GAP_RULES], s->blocks, s->size, NULL, s->count, s->keys);
+		const uint32_t taken_arenas = place_in_order(s, (knit_gap_rule)(way % KNIT_GAP_RULES));
 		const uint64_t total = measure(s, s->offset, bytes, taken_arenas);
 
 		if (total > least || (total == least && taken_arenas >= arenas))
@@ -205,12 +130,12 @@ static knit_status split(splitter *s, knit_block *blocks, uint64_t budget, knit_
 	const uint32_t n = s->count;
 
 	s->keys = knit__alloc_array(s->a, n, sizeof *s->keys);
-	s->line = knit__alloc_array(s->a, n, sizeof *s->line);
+	s->line.taken = knit__alloc_array(s->a, n, sizeof *s->line.taken);
 	s->size = knit__alloc_array(s->a, n, sizeof *s->size);
 	s->offset = knit__alloc_array(s->a, n, sizeof *s->offset);
 	s->best = knit__alloc_array(s->a, n, sizeof *s->best);
-	if (!s->keys || !s->line || !s->size || !s->offset || !s->best)
-		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *s->line);
+	if (!s->keys || !s->line.taken || !s->size || !s->offset || !s->best)
+		return knit__fail_memory(d, "memory plan", (uint64_t)n * sizeof *s->line.taken);
 	for (uint32_t i = 0; i < n; ++i) {
 		/* The sum of all sizes was seen to be far below 64 bits. */
 		(void)knit__align_u64(blocks[i].bytes, s->align, &s->size[i]);
@@ -242,12 +167,14 @@ static knit_status split_if_needed(const knit_allocator *a, knit_block *blocks, 
 	memset(out->arena, 0, count * sizeof *out->arena);
 	if (limit != 0 && out->plan.peak > limit) {
 		splitter s = {.a = a, .blocks = blocks, .count = count, .align = align, .limit = limit / align * align};
+
+		s.line.limit = s.limit;
 		status = s.limit == 0 ? knit__fail(d, KNIT_ERR_LIMIT, 0, "memory plan: an arena of %llu bytes is below the "
 		                                                         "alignment, %llu",
 		                                   (unsigned long long)limit, (unsigned long long)align)
 		                      : split(&s, blocks, budget, out, d);
 		knit__free(a, s.keys, (size_t)count * sizeof *s.keys);
-		knit__free(a, s.line, (size_t)count * sizeof *s.line);
+		knit__free(a, s.line.taken, (size_t)count * sizeof *s.line.taken);
 		knit__free(a, s.size, (size_t)count * sizeof *s.size);
 		knit__free(a, s.offset, (size_t)count * sizeof *s.offset);
 		knit__free(a, s.best, (size_t)count * sizeof *s.best);
