@@ -1,52 +1,10 @@
-/* Errors, elements, numbers, and the data. */
-'use strict';
-
-const errors = [];
-function trouble(what) {
-	errors.push(String(what));
-	document.body.dataset.errors = String(errors.length);
-	document.body.dataset.firstError = errors[0];
-	const line = document.getElementById('trouble');
-	line.hidden = false;
-	line.textContent = 'This page did not draw completely: ' + errors[0];
-}
-window.addEventListener('error', event => trouble(event.message || event.error));
-window.addEventListener('unhandledrejection', event => trouble(event.reason));
-
-const $ = id => document.getElementById(id);
-
-function fill(node, attributes, children) {
-	for (const [name, value] of Object.entries(attributes || {})) {
-		if (value === null || value === undefined || value === false)
-			continue;
-		if (name === 'text')
-			node.textContent = value;
-		else if (name === 'style')
-			node.style.cssText = value;
-		else
-			node.setAttribute(name, value === true ? '' : value);
-	}
-	for (const child of children)
-		if (child !== null && child !== undefined)
-			node.append(child);
-	return node;
-}
-const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const svg = (tag, attributes, ...children) =>
-	fill(document.createElementNS('http://www.w3.org/2000/svg', tag), attributes, children);
+/* Numbers, and the data. */
 const say = (x, y, text, more) => svg('text', {x, y, text, ...more});
 
 /* What is said of an element while the pointer is on it. */
 function told(node, title, lines) {
-	node.addEventListener('pointermove', event => {
-		const tip = $('tip');
-		tip.replaceChildren(el('b', {text: title}), ...lines.filter(Boolean).map(t => el('div', {text: t})));
-		tip.hidden = false;
-		const box = tip.getBoundingClientRect();
-		tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 8)) + 'px';
-		tip.style.top = Math.max(4, event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 16) + 'px';
-	});
-	node.addEventListener('pointerleave', () => { $('tip').hidden = true; });
+	node.addEventListener('pointermove', event => showTip(event, title, lines));
+	node.addEventListener('pointerleave', hideTip);
 	return node;
 }
 
