@@ -1,6 +1,7 @@
 /* Layers visited several times, with a LoRA per visit: golden logits, one stored copy, equality with physical copies.
  */
 #include "../tools/model_run.h"
+#include "../tools/report.h"
 #include "../tools/suite.h"
 
 #include <stdio.h>
@@ -63,18 +64,6 @@ static knit_memory memory_of(const model_run *r) {
 	return m;
 }
 
-typedef struct report_text { char *text; size_t bytes; } report_text;
-
-static void append_report(void *user, const char *text, size_t bytes) {
-	report_text *t = user;
-
-	t->text = realloc(t->text, t->bytes + bytes + 1);
-	ck_assert_ptr_nonnull(t->text);
-	memcpy(t->text + t->bytes, text, bytes);
-	t->bytes += bytes;
-	t->text[t->bytes] = '\0';
-}
-
 /* Bytes of a store's tensors, those with equal bytes once. */
 static uint64_t unique_bytes(const knit_weights *store) {
 	knit_weight_info info, other;
@@ -94,12 +83,9 @@ static uint64_t unique_bytes(const knit_weights *store) {
 static void check_resident(const model_run *r) {
 	const knit_memory m = memory_of(r);
 	uint64_t sum = 0;
-	report_text report = {0};
 
 	ck_assert_uint_eq(m.weight_bytes, unique_bytes(r->model.file.store));
-	ck_assert_int_eq(knit_program_report(r->decoder.program, NULL, append_report, &report), KNIT_OK);
-	cJSON *const root = cJSON_Parse(report.text), *item;
-	ck_assert_ptr_nonnull(root);
+	cJSON *const root = report_of(r->decoder.program, NULL), *item;
 	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "storages")) {
 		if (strcmp(cJSON_GetObjectItem(item, "kind")->valuestring, "weight") == 0)
 			sum += (uint64_t)cJSON_GetObjectItem(item, "bytes")->valuedouble;
@@ -111,7 +97,6 @@ static void check_resident(const model_run *r) {
 		   (unsigned long long)m.packed_bytes);
 	ck_assert_uint_eq(sum, m.weight_bytes + m.packed_bytes);
 	cJSON_Delete(root);
-	free(report.text);
 }
 
 /* Base weights resident once: the same bytes for 5, 7 and 7 visits with LoRA. */

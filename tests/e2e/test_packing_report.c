@@ -2,6 +2,7 @@
  * equal bytes that are read in two ways; bytes that cannot be given back. */
 #include "../tools/model_run.h"
 #include "../tools/packed_model.h"
+#include "../tools/report.h"
 #include "../tools/suite.h"
 
 #include <inttypes.h>
@@ -31,21 +32,8 @@ static uint64_t resident(void) {
 
 /* ---- figures ----------------------------------------------------------------------------------------------------- */
 
-typedef struct pieces { char *text; size_t bytes, cap; } pieces;
-
-static void take(void *user, const char *text, size_t bytes) {
-	pieces *p = user;
-
-	if (p->bytes + bytes + 1 > p->cap) {
-		p->cap = (p->bytes + bytes + 1) * 2;
-		p->text = realloc(p->text, p->cap);
-	}
-	memcpy(p->text + p->bytes, text, bytes);
-	p->bytes += bytes;
-	p->text[p->bytes] = '\0';
-}
-
-static uint64_t number(const cJSON *object, const char *name) {
+/* A storage that lies as in its file has no figures of a layout. */
+static uint64_t number_or_0(const cJSON *object, const char *name) {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
 
 	return cJSON_IsNumber(item) ? (uint64_t)item->valuedouble : 0;
@@ -62,30 +50,26 @@ static uint64_t unique_bytes(const knit_weights *store) {
 
 static void check_items(const knit_program *p, const knit_memory *m) {
 	uint64_t packed = 0, padding = 0;
-	pieces got = {0};
 	const cJSON *item;
 
-	pack_ok(knit_program_report(p, NULL, take, &got));
-	cJSON *const root = cJSON_Parse(got.text);
-	ck_assert(cJSON_IsObject(root));
+	cJSON *const root = report_of(p, NULL);
 	cJSON_ArrayForEach(item, cJSON_GetObjectItem(root, "storages")) {
-		packed += number(item, "packed_bytes");
-		padding += number(item, "padding_bytes");
+		packed += number_or_0(item, "packed_bytes");
+		padding += number_or_0(item, "padding_bytes");
 		for (size_t i = 0; i < PACK_MADE; ++i) {
 			if (strcmp(pack_made[i].name, cJSON_GetObjectItem(item, "name")->valuestring) != 0 || m->packed_storages != PACK_PACKED)
 				continue;
-			ck_assert_uint_eq(number(item, "layout") != 0, pack_made[i].packed);
-			ck_assert_uint_eq(number(item, "padding_bytes"), pack_made[i].padding);
+			ck_assert_uint_eq(number_or_0(item, "layout") != 0, pack_made[i].packed);
+			ck_assert_uint_eq(number_or_0(item, "padding_bytes"), pack_made[i].padding);
 		}
 	}
 	const cJSON *const memory = cJSON_GetObjectItem(root, "memory");
 	ck_assert_uint_eq(packed, m->packed_bytes);
 	ck_assert_uint_eq(padding, m->padding_bytes);
-	ck_assert_uint_eq(number(memory, "packed_bytes"), m->packed_bytes);
-	ck_assert_uint_eq(number(memory, "padding_bytes"), m->padding_bytes);
-	ck_assert_uint_eq(number(memory, "packed_storages"), m->packed_storages);
+	ck_assert_uint_eq(report_number(memory, "packed_bytes"), m->packed_bytes);
+	ck_assert_uint_eq(report_number(memory, "padding_bytes"), m->padding_bytes);
+	ck_assert_uint_eq(report_number(memory, "packed_storages"), m->packed_storages);
 	cJSON_Delete(root);
-	free(got.text);
 }
 
 /* Resident: the file's unique bytes and the padding, to the byte, in the report and (in pages) in the process. */

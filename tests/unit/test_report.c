@@ -1,6 +1,7 @@
 /* The report of a program: its figures agree with each other, with the memory report and with what is known of the small
  * model; a program that is compiled for its figures alone holds no weights. */
 #include "../tools/small_model.h"
+#include "../tools/report.h"
 #include "../tools/suite.h"
 #include "../tools/track_alloc.h"
 
@@ -41,38 +42,6 @@ static knit_program *compiled(const char *device, const char *disable, bool plan
 	return p;
 }
 
-/* Collects pieces; not through the context, whose allocations are made to fail. */
-typedef struct pieces { char *text; size_t bytes, cap; } pieces;
-
-static void take(void *user, const char *text, size_t bytes) {
-	pieces *p = user;
-
-	if (p->bytes + bytes + 1 > p->cap) {
-		p->cap = (p->bytes + bytes + 1) * 2;
-		p->text = realloc(p->text, p->cap);
-	}
-	memcpy(p->text + p->bytes, text, bytes);
-	p->bytes += bytes;
-	p->text[p->bytes] = '\0';
-}
-
-static cJSON *reported(const knit_program *p, const knit_report_desc *desc) {
-	pieces got = {0};
-
-	ck_assert_int_eq(knit_program_report(p, desc, take, &got), KNIT_OK);
-	cJSON *root = cJSON_Parse(got.text);
-	ck_assert_msg(cJSON_IsObject(root), "no JSON: %.200s", got.text);
-	free(got.text);
-	return root;
-}
-
-static uint64_t number(const cJSON *object, const char *name) {
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-
-	ck_assert_msg(cJSON_IsNumber(item), "%s is no number", name);
-	return (uint64_t)item->valuedouble;
-}
-
 static const char *text(const cJSON *object, const char *name) {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
 
@@ -90,11 +59,11 @@ static void check_storages(const cJSON *root, const knit_memory *m) {
 			++k;
 		ck_assert_msg(k < 5, "kind %s", text(s, "kind"));
 		if (!cJSON_GetObjectItem(s, "same_bytes_as"))
-			bytes[k] += number(s, "bytes");
+			bytes[k] += report_number(s, "bytes");
 		if (k == 0) {
 			count += !cJSON_GetObjectItem(s, "same_bytes_as");
-			uses += number(s, "uses");
-			by_use += number(s, "uses") * number(s, "bytes");
+			uses += report_number(s, "uses");
+			by_use += report_number(s, "uses") * report_number(s, "bytes");
 		}
 		ck_assert(*text(s, "name") && *text(s, "type"));
 	}
@@ -114,23 +83,23 @@ static void check_blocks(const cJSON *bucket) {
 	const uint64_t steps = (uint64_t)cJSON_GetArraySize(cJSON_GetObjectItem(bucket, "steps"));
 	uint64_t in_place = 0;
 
-	ck_assert_uint_le(number(about, "arena_lower_bound"), number(about, "arena_bytes"));
+	ck_assert_uint_le(report_number(about, "arena_lower_bound"), report_number(about, "arena_bytes"));
 	cJSON_ArrayForEach(a, blocks) {
-		ck_assert_uint_le(number(a, "offset") + number(a, "bytes"), number(about, "arena_bytes"));
-		ck_assert_uint_le(number(a, "first"), number(a, "last"));
-		ck_assert_uint_lt(number(a, "last"), steps);
+		ck_assert_uint_le(report_number(a, "offset") + report_number(a, "bytes"), report_number(about, "arena_bytes"));
+		ck_assert_uint_le(report_number(a, "first"), report_number(a, "last"));
+		ck_assert_uint_lt(report_number(a, "last"), steps);
 		for (b = a->next; b; b = b->next) {
-			const bool bytes = number(a, "offset") < number(b, "offset") + number(b, "bytes") &&
-			                   number(b, "offset") < number(a, "offset") + number(a, "bytes");
-			const bool time = number(a, "first") <= number(b, "last") && number(b, "first") <= number(a, "last");
+			const bool bytes = report_number(a, "offset") < report_number(b, "offset") + report_number(b, "bytes") &&
+			                   report_number(b, "offset") < report_number(a, "offset") + report_number(a, "bytes");
+			const bool time = report_number(a, "first") <= report_number(b, "last") && report_number(b, "first") <= report_number(a, "last");
 			if (!bytes || !time)
 				continue;
-			ck_assert(number(a, "first") == number(b, "last") || number(b, "first") == number(a, "last"));
-			ck_assert_uint_eq(number(a, "offset"), number(b, "offset"));
+			ck_assert(report_number(a, "first") == report_number(b, "last") || report_number(b, "first") == report_number(a, "last"));
+			ck_assert_uint_eq(report_number(a, "offset"), report_number(b, "offset"));
 			++in_place;
 		}
 	}
-	ck_assert_uint_eq(in_place, number(about, "in_place"));
+	ck_assert_uint_eq(in_place, report_number(about, "in_place"));
 }
 
 static void check_bucket(const cJSON *bucket, const knit_program *p, size_t index) {
@@ -138,8 +107,8 @@ static void check_bucket(const cJSON *bucket, const knit_program *p, size_t inde
 
 	ck_assert_uint_eq((size_t)cJSON_GetArraySize(steps), knit_program_step_count(p, index));
 	ck_assert_str_eq(text(about, "symbol"), "tokens");
-	ck_assert_uint_eq(number(about, "lo"), (uint64_t)buckets[index].lo);
-	ck_assert_uint_eq(number(about, "hi"), (uint64_t)buckets[index].hi);
+	ck_assert_uint_eq(report_number(about, "lo"), (uint64_t)buckets[index].lo);
+	ck_assert_uint_eq(report_number(about, "hi"), (uint64_t)buckets[index].hi);
 	check_blocks(bucket);
 }
 
@@ -149,16 +118,16 @@ static void check_decode(const cJSON *root) {
 	uint64_t flops = 0, read = 0, write = 0, weight_bytes = 0;
 
 	cJSON_ArrayForEach(step, cJSON_GetObjectItem(cJSON_GetArrayItem(cJSON_GetObjectItem(root, "buckets"), 0), "steps")) {
-		flops += number(step, "flops");
-		read += number(step, "read_bytes");
-		write += number(step, "write_bytes");
-		weight_bytes += number(step, "weight_bytes");
+		flops += report_number(step, "flops");
+		read += report_number(step, "read_bytes");
+		write += report_number(step, "write_bytes");
+		weight_bytes += report_number(step, "weight_bytes");
 	}
-	ck_assert_uint_eq(number(decode, "flops"), flops);
-	ck_assert_uint_eq(number(decode, "read_bytes"), read);
-	ck_assert_uint_eq(number(decode, "write_bytes"), write);
-	ck_assert_uint_eq(number(decode, "weight_bytes_read"), weight_bytes);
-	ck_assert_uint_eq(number(decode, "runs"), 1);
+	ck_assert_uint_eq(report_number(decode, "flops"), flops);
+	ck_assert_uint_eq(report_number(decode, "read_bytes"), read);
+	ck_assert_uint_eq(report_number(decode, "write_bytes"), write);
+	ck_assert_uint_eq(report_number(decode, "weight_bytes_read"), weight_bytes);
+	ck_assert_uint_eq(report_number(decode, "runs"), 1);
 }
 
 START_TEST(figures_agree) {
@@ -169,14 +138,14 @@ START_TEST(figures_agree) {
 			knit_memory m;
 			begin();
 			knit_program *p = compiled(device ? "null" : "cpu", disable[i], false);
-			cJSON *root = reported(p, NULL);
+			cJSON *root = report_of(p, NULL);
 			ck_assert_str_eq(text(root, "schema"), "knit.report/1");
 			ck_assert_str_eq(text(root, "device"), device ? "null" : "cpu");
 			ck_assert_int_eq(knit_program_memory(p, &m), KNIT_OK);
 			const cJSON *memory = cJSON_GetObjectItem(root, "memory");
-			ck_assert_uint_eq(number(memory, "weight_bytes"), m.weight_bytes);
-			ck_assert_uint_eq(number(memory, "arena_bytes"), m.arena_bytes);
-			ck_assert_uint_eq(number(memory, "state_bytes"), m.state_bytes);
+			ck_assert_uint_eq(report_number(memory, "weight_bytes"), m.weight_bytes);
+			ck_assert_uint_eq(report_number(memory, "arena_bytes"), m.arena_bytes);
+			ck_assert_uint_eq(report_number(memory, "state_bytes"), m.state_bytes);
 			check_storages(root, &m);
 			const cJSON *list = cJSON_GetObjectItem(root, "buckets");
 			ck_assert_int_eq(cJSON_GetArraySize(list), 2);
@@ -201,37 +170,37 @@ START_TEST(costs_are_those_of_the_model) {
 
 	begin();
 	knit_program *p = compiled("cpu", NULL, false);
-	cJSON *root = reported(p, &desc);
+	cJSON *root = report_of(p, &desc);
 	const cJSON *decode = cJSON_GetObjectItem(root, "decode"), *prefill = cJSON_GetObjectItem(root, "prefill");
-	ck_assert_uint_eq(number(decode, "context"), CONTEXT);
-	ck_assert_uint_eq(number(decode, "weight_bytes_unique"), once + adapters);
-	ck_assert_uint_eq(number(decode, "weight_bytes_read"), SMALL_VISITS * layer + ROW + embed + ROW + adapters);
-	ck_assert_uint_eq(number(decode, "state_bytes_read"), (uint64_t)SMALL_VISITS * 2 * CONTEXT * ROW);
-	ck_assert_uint_eq(number(decode, "state_bytes_written"), (uint64_t)SMALL_VISITS * 2 * ROW);
+	ck_assert_uint_eq(report_number(decode, "context"), CONTEXT);
+	ck_assert_uint_eq(report_number(decode, "weight_bytes_unique"), once + adapters);
+	ck_assert_uint_eq(report_number(decode, "weight_bytes_read"), SMALL_VISITS * layer + ROW + embed + ROW + adapters);
+	ck_assert_uint_eq(report_number(decode, "state_bytes_read"), (uint64_t)SMALL_VISITS * 2 * CONTEXT * ROW);
+	ck_assert_uint_eq(report_number(decode, "state_bytes_written"), (uint64_t)SMALL_VISITS * 2 * ROW);
 	/* Multiply and add for each parameter of a matrix, and little beside. */
-	ck_assert_uint_ge(number(decode, "flops"), 2 * matrices);
-	ck_assert_uint_le(number(decode, "flops"), 2 * matrices + matrices / 4);
+	ck_assert_uint_ge(report_number(decode, "flops"), 2 * matrices);
+	ck_assert_uint_le(report_number(decode, "flops"), 2 * matrices + matrices / 4);
 
-	ck_assert_uint_eq(number(prefill, "prompt"), PROMPT);
-	ck_assert_uint_eq(number(prefill, "runs"), 3);
-	ck_assert_uint_eq(number(prefill, "state_bytes_written"), (uint64_t)PROMPT * SMALL_VISITS * 2 * ROW);
-	ck_assert_uint_eq(number(prefill, "weight_bytes_unique"), once + adapters);
-	ck_assert_uint_eq(number(prefill, "weight_bytes_read"),
+	ck_assert_uint_eq(report_number(prefill, "prompt"), PROMPT);
+	ck_assert_uint_eq(report_number(prefill, "runs"), 3);
+	ck_assert_uint_eq(report_number(prefill, "state_bytes_written"), (uint64_t)PROMPT * SMALL_VISITS * 2 * ROW);
+	ck_assert_uint_eq(report_number(prefill, "weight_bytes_unique"), once + adapters);
+	ck_assert_uint_eq(report_number(prefill, "weight_bytes_read"),
 	                  3 * (SMALL_VISITS * layer + embed + ROW + adapters) + PROMPT * ROW);
-	ck_assert_uint_ge(number(prefill, "flops"), PROMPT * 2 * matrices);
+	ck_assert_uint_ge(report_number(prefill, "flops"), PROMPT * 2 * matrices);
 	cJSON_Delete(root);
 
 	/* A longer context costs what its cells hold, and no more than there are. */
 	desc.context = SMALL_POSITIONS * 10;
-	root = reported(p, &desc);
-	ck_assert_uint_eq(number(cJSON_GetObjectItem(root, "decode"), "state_bytes_read"),
+	root = report_of(p, &desc);
+	ck_assert_uint_eq(report_number(cJSON_GetObjectItem(root, "decode"), "state_bytes_read"),
 	                  (uint64_t)SMALL_VISITS * 2 * SMALL_POSITIONS * ROW);
 	cJSON_Delete(root);
-	pieces none = {0};
-	ck_assert_int_eq(knit_program_report(p, &(knit_report_desc){.context = -1}, take, &none), KNIT_ERR_ARGUMENT);
-	ck_assert_int_eq(knit_program_report(p, &(knit_report_desc){.prompt = (1 << 17) + 1}, take, &none),
+	report_text none = {0};
+	ck_assert_int_eq(knit_program_report(p, &(knit_report_desc){.context = -1}, report_take, &none), KNIT_ERR_ARGUMENT);
+	ck_assert_int_eq(knit_program_report(p, &(knit_report_desc){.prompt = (1 << 17) + 1}, report_take, &none),
 	                 KNIT_ERR_ARGUMENT);
-	ck_assert_int_eq(knit_program_report(NULL, NULL, take, &none), KNIT_ERR_ARGUMENT);
+	ck_assert_int_eq(knit_program_report(NULL, NULL, report_take, &none), KNIT_ERR_ARGUMENT);
 	ck_assert_int_eq(knit_program_report(p, NULL, NULL, &none), KNIT_ERR_ARGUMENT);
 	ck_assert_ptr_null(none.text);
 	knit_program_release(p);
@@ -249,7 +218,7 @@ START_TEST(a_plan_holds_no_weights) {
 	ck_assert_int_eq(knit_program_memory(plan, &a), KNIT_OK);
 	ck_assert_int_eq(knit_program_memory(whole, &b), KNIT_OK);
 	ck_assert_int_eq(memcmp(&a, &b, sizeof a), 0);
-	cJSON *one = reported(plan, NULL), *other = reported(whole, NULL);
+	cJSON *one = report_of(plan, NULL), *other = report_of(whole, NULL);
 	ck_assert(cJSON_Compare(one, other, true));
 	cJSON_Delete(one);
 	cJSON_Delete(other);
@@ -269,10 +238,10 @@ START_TEST(failing_allocations) {
 	begin();
 	knit_program *p = compiled("cpu", NULL, true);
 	for (; status != KNIT_OK; ++n) {
-		pieces got = {0};
+		report_text got = {0};
 		const uint64_t live = track.live;
 		track.fail_at = track.count + 1 + n;
-		status = knit_program_report(p, NULL, take, &got);
+		status = knit_program_report(p, NULL, report_take, &got);
 		track.fail_at = 0;
 		ck_assert(status == KNIT_OK || status == KNIT_ERR_MEMORY);
 		ck_assert_uint_eq(track.live, live);

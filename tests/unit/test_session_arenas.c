@@ -5,6 +5,7 @@
 #include "../../backends/program.h"
 #include "../tools/device_run.h"
 #include "../tools/random_graph.h"
+#include "../tools/report.h"
 #include "../tools/small_model.h"
 #include "../tools/suite.h"
 
@@ -160,20 +161,9 @@ static void check_figures(const knit_program *p) {
 	ck_assert_uint_ge(m.arena_bytes, m.arena_lower_bound);
 }
 
-static void take(void *user, const char *text, size_t bytes) {
-	ck_assert_uint_eq(fwrite(text, 1, bytes, user), bytes);
-}
-
 static void check_report(const knit_program *p) {
 	const cJSON *bucket, *arena, *block;
-	char *text = NULL;
-	size_t size = 0;
-	FILE *f = open_memstream(&text, &size);
-
-	ck_assert_int_eq(knit_program_report(p, NULL, take, f), KNIT_OK);
-	fclose(f);
-	cJSON *root = cJSON_Parse(text);
-	ck_assert_ptr_nonnull(root);
+	cJSON *const root = report_of(p, NULL);
 	uint32_t most = 0, b = 0;
 	cJSON_ArrayForEach(bucket, cJSON_GetObjectItem(root, "buckets")) {
 		const cJSON *arenas = cJSON_GetObjectItem(bucket, "arenas");
@@ -206,7 +196,6 @@ static void check_report(const knit_program *p) {
 	}
 	ck_assert_uint_eq(most, arenas_of(p));
 	cJSON_Delete(root);
-	free(text);
 }
 
 static void compare_counts(const char *id, bool branches, bool bits) {
