@@ -4,7 +4,7 @@
 
 #include "../graph/schedule.h"
 
-#define KNIT_BACKEND_ABI 6
+#define KNIT_BACKEND_ABI 7
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -37,8 +37,10 @@ typedef struct knit_backend {
 	uint8_t (*weight_layout)(const knit_device *dev, const knit_shape *weight, const knit_weight_use *uses,
 	                         uint32_t count);
 	uint64_t (*packed_bytes)(const knit_device *dev, uint8_t layout, const knit_shape *weight);
-	/* Fills a buffer of packed_bytes from the weight's plain bytes. */
-	knit_status (*pack)(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host, knit_buffer *out);
+	/* Fills a buffer of packed_bytes from the weight's plain bytes. `done` (may be NULL) is told, from any thread, which of these
+	 * bytes have been read, so that they need not stay in memory until all are. */
+	knit_status (*pack)(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
+	                    void (*done)(const void *data, uint64_t bytes), knit_buffer *out);
 
 	knit_status (*buffer_create)(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out); /* zeroed */
 	/* Uses host memory in place; it must outlive the buffer. Only where caps.import_align != 0 and host fits it. */

@@ -132,13 +132,21 @@ static knit_status schedules_make(knit_program *p, knit_diag *d) {
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-/* The host's bytes of a weight that was copied or packed go back to the system, unless another use reads them. */
-static void forget(const knit_program *p, uint32_t buffer) {
+/* What gives the host's bytes of a weight back to the system once they are copied or packed; NULL where another use reads
+ * them. */
+static void (*forgets(const knit_program *p, uint32_t buffer))(const void *data, uint64_t bytes) {
 	const knit_buffer_desc *const b = &p->buckets[0].schedule->buffers[buffer];
 	const knit_weights *const store = knit__program_mapped(p, buffer);
 
-	if (store && p->weights[buffer]->copied && !knit__weight_read_in_place(p->device, b->host, b->bytes))
-		store->forget(b->host, b->bytes);
+	return store && !knit__weight_read_in_place(p->device, b->host, b->bytes) ? store->forget : NULL;
+}
+
+static void forget(const knit_program *p, uint32_t buffer) {
+	const knit_buffer_desc *const b = &p->buckets[0].schedule->buffers[buffer];
+	void (*const done)(const void *data, uint64_t bytes) = p->weights[buffer]->copied ? forgets(p, buffer) : NULL;
+
+	if (done)
+		done(b->host, b->bytes);
 }
 
 void knit__program_forget(const knit_program *p) {
@@ -173,7 +181,7 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 			knit__log(p->ctx, KNIT_LOG_WARNING, "weight \"%s\" has no bytes (a graph read from text): zeros stand in",
 			          b->name ? b->name : "");
 		knit_diag why = {0};
-		const knit_status status = knit__weight_acquire_buffer(p->device, b, &p->weights[i], &why);
+		const knit_status status = knit__weight_acquire_buffer(p->device, b, forgets(p, i), &p->weights[i], &why);
 		if (status == KNIT_ERR_MEMORY)
 			return knit__fail(d, status, 0, "%.150s; all weights are %llu bytes%s", why.text,
 			                  (unsigned long long)(p->memory.weight_bytes + p->memory.adapter_bytes),
@@ -184,7 +192,7 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 			log_progress(p, copied, copied + b->bytes);
 			copied += b->bytes;
 		}
-		/* at once, so that there are never two copies of more than one weight */
+		/* at once, so that there are never two copies of more than one weight, or of a part of one that is packed */
 		forget(p, i);
 	}
 	knit__program_forget(p); /* the system reads around what is touched */

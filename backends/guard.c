@@ -318,7 +318,7 @@ static knit_status guard_settle(knit_device *dev, knit_schedule *const *s, uint3
 static bool guard_lost(const knit_device *dev) { return dev->inner->lost && dev->inner->lost(dev->inner_dev); }
 
 static knit_status guard_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
-                              knit_buffer *out) {
+                              void (*done)(const void *data, uint64_t bytes), knit_buffer *out) {
 	const uint64_t bytes = guard_packed_bytes(dev, layout, weight);
 
 	if (bytes == UINT64_MAX || !dev->inner->pack)
@@ -329,7 +329,7 @@ static knit_status guard_pack(knit_device *dev, uint8_t layout, const knit_shape
 		return status;
 	if (out->imported)
 		return report(dev, "pack: imported buffers are read-only", 0, 0);
-	return dev->inner->pack(dev->inner_dev, layout, weight, host, out->inner);
+	return dev->inner->pack(dev->inner_dev, layout, weight, host, done, out->inner);
 }
 
 const knit_backend knit__guard_backend = {

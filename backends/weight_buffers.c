@@ -18,6 +18,7 @@ typedef struct source {
 	uint64_t bytes, packed_bytes;
 	uint8_t layout;
 	knit_shape shape; /* where there is a layout */
+	void (*done)(const void *data, uint64_t bytes); /* told of bytes that were packed; may be NULL */
 } source;
 
 static knit_status fill(knit_opened *o, const source *from, knit_weight_buffer *w) {
@@ -26,7 +27,7 @@ static knit_status fill(knit_opened *o, const source *from, knit_weight_buffer *
 	w->copied = true;
 	if (from->layout) {
 		++knit__weight_work.packs;
-		return o->backend->pack(o->dev, from->layout, &from->shape, from->host, w->buffer);
+		return o->backend->pack(o->dev, from->layout, &from->shape, from->host, from->done, w->buffer);
 	}
 	++knit__weight_work.uploads;
 	return o->backend->buffer_write(o->dev, w->buffer, 0, from->host, from->bytes);
@@ -111,9 +112,9 @@ knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t byte
 	return acquire(o, &from, name, out, d);
 }
 
-knit_status knit__weight_acquire_buffer(knit_opened *o, const knit_buffer_desc *b, knit_weight_buffer **out,
-                                        knit_diag *d) {
-	const source from = {b->host, b->bytes, b->packed_bytes, b->layout, b->shape};
+knit_status knit__weight_acquire_buffer(knit_opened *o, const knit_buffer_desc *b, void (*done)(const void *data, uint64_t bytes),
+                                        knit_weight_buffer **out, knit_diag *d) {
+	const source from = {b->host, b->bytes, b->packed_bytes, b->layout, b->shape, done};
 
 	return acquire(o, &from, b->name, out, d);
 }

@@ -13,9 +13,6 @@
 #define BUFFER_ALIGN 64
 /* Element types of 4 bytes are read through pointers of their type; what lies less aligned in a file is copied. */
 #define IMPORT_ALIGN 4
-/* From here on a buffer is a mapping of its own: zero pages that cost memory only where they are touched, so a KV slot
- * grows with its context and not with its limit. */
-#define MAP_MIN_BYTES (UINT64_C(1) << 18)
 
 /* Handing a job to spinning workers and meeting them at its end costs 1 to 3 microseconds, waking sleeping ones more. */
 #define SPLIT_MIN_NS 10000.0
@@ -126,6 +123,7 @@ static void cpu_close(knit_device *dev) {
 	const knit_allocator a = dev->a;
 
 	knit__pool_destroy(dev->pool);
+	pthread_mutex_destroy(&dev->memory_lock);
 	knit__free(&a, dev, sizeof *dev);
 }
 
@@ -144,6 +142,7 @@ static knit_status cpu_open(uint32_t index, const knit_context_desc *host, knit_
 	if (!dev)
 		return knit__fail_memory(diag, "the CPU device", sizeof *dev);
 	dev->a = a;
+	pthread_mutex_init(&dev->memory_lock, NULL);
 	dev->default_allocator = a.alloc == knit__default_allocator.alloc;
 	dev->timing = environment_flag("KNIT_TIMES");
 	dev->split_min_ns = split_choose();
@@ -170,22 +169,8 @@ static const knit_caps *cpu_caps(const knit_device *dev) { return &dev->caps; }
 
 /* ---- buffers ----------------------------------------------------------------------------------------------------- */
 
-static bool buffer_map(knit_buffer *buf, uint64_t bytes) {
-	uint64_t mapped;
-
-	if (!knit__align_u64(bytes, (uint64_t)sysconf(_SC_PAGESIZE), &mapped) || mapped > SIZE_MAX)
-		return false;
-	void *const p = mmap(NULL, (size_t)mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		return false;
-	buf->data = p;
-	buf->mapped_bytes = mapped;
-	return true;
-}
-
 static knit_status cpu_buffer_create(knit_device *dev, knit_buffer_use use, uint64_t bytes, knit_buffer **out) {
 	*out = NULL;
-	(void)use;
 	if (bytes > dev->caps.max_buffer)
 		return KNIT_ERR_LIMIT;
 
@@ -193,11 +178,7 @@ static knit_status cpu_buffer_create(knit_device *dev, knit_buffer_use use, uint
 	if (!buf)
 		return KNIT_ERR_MEMORY;
 	buf->bytes = bytes;
-	if (dev->default_allocator && bytes >= MAP_MIN_BYTES)
-		buffer_map(buf, bytes);
-	else
-		buf->data = knit__alloc_zero(&dev->a, (size_t)bytes);
-	if (!buf->data) {
+	if (!knit__cpu_memory_take(dev, use, buf)) {
 		knit__free(&dev->a, buf, sizeof *buf);
 		return KNIT_ERR_MEMORY;
 	}
@@ -224,10 +205,7 @@ static knit_status cpu_buffer_import(knit_device *dev, const void *host, uint64_
 static void cpu_buffer_destroy(knit_device *dev, knit_buffer *buf) {
 	if (!buf)
 		return;
-	if (buf->mapped_bytes)
-		munmap(buf->data, (size_t)buf->mapped_bytes);
-	else if (!buf->imported)
-		knit__free(&dev->a, buf->data, (size_t)buf->bytes);
+	knit__cpu_memory_give(dev, buf);
 	knit__free(&dev->a, buf, sizeof *buf);
 }
 

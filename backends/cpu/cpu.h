@@ -6,6 +6,10 @@
 #include "cpu_kernel.h"
 #include "cpu_pool.h"
 
+#include <pthread.h>
+
+typedef struct knit_cpu_chunk knit_cpu_chunk;
+
 struct knit_device {
 	knit_allocator a;
 	bool default_allocator; /* then large buffers come from the system as untouched zero pages */
@@ -15,13 +19,20 @@ struct knit_device {
 	knit_pool *pool;
 	uint32_t threads;
 	double split_min_ns; /* steps estimated shorter run on the calling thread alone */
+	pthread_mutex_t memory_lock;
+	knit_cpu_chunk *chunk; /* of which the next weight gets its part; may be NULL */
 };
 
 struct knit_buffer {
 	char *data;
-	uint64_t bytes, mapped_bytes; /* mapped_bytes: of the mapping, 0 for memory of the allocator */
+	uint64_t bytes, mapped_bytes; /* mapped_bytes: of its own mapping, 0 for other memory */
+	knit_cpu_chunk *chunk;        /* whose part it is; NULL: none's */
 	bool imported;
 };
+
+/* cpu_memory.c: zeroed memory for buf->bytes; false where there is none. `give` takes it back. */
+bool knit__cpu_memory_take(knit_device *dev, knit_buffer_use use, knit_buffer *buf);
+void knit__cpu_memory_give(knit_device *dev, knit_buffer *buf);
 
 extern const knit_backend knit__cpu_backend;
 
@@ -41,7 +52,7 @@ uint8_t knit__cpu_weight_layout(const knit_device *dev, const knit_shape *weight
                                 uint32_t count);
 uint64_t knit__cpu_packed_bytes(const knit_device *dev, uint8_t layout, const knit_shape *weight);
 knit_status knit__cpu_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
-                           knit_buffer *out);
+                           void (*done)(const void *data, uint64_t bytes), knit_buffer *out);
 
 /* cpu_plan.c */
 knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit_buffer *const *bufs, knit_plan **out,

@@ -56,11 +56,22 @@ void knit__mapping_close(void *data, uint64_t bytes) {
 		munmap(data, (size_t)bytes);
 }
 
-void knit__mapping_forget(const void *data, uint64_t bytes) {
+/* Pages that a part of a mapping lies in. The advice is no more than that: what the system thinks of it changes nothing. */
+static void advise(const void *data, uint64_t bytes, int advice) {
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	const uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes + page - 1) / page * page;
 
-	madvise((void *)begin, end - begin, MADV_DONTNEED);
+	madvise((void *)begin, end - begin, advice);
+}
+
+void knit__mapping_forget(const void *data, uint64_t bytes) { advise(data, bytes, MADV_DONTNEED); }
+
+void knit__mapping_expect(const void *data, uint64_t bytes) {
+#ifdef MADV_POPULATE_READ
+	advise(data, bytes, MADV_POPULATE_READ);
+#else
+	(void)data, (void)bytes;
+#endif
 }
 
 /* ---- the reader -------------------------------------------------------------------------------------------------- */

@@ -19,6 +19,8 @@ knit_status knit__mapping_open(const char *path, knit_mapping *out, knit_diag *d
 void knit__mapping_close(void *data, uint64_t bytes);
 /* The pages of a part of a mapping go back to the system; they are read from the file again when they are touched. */
 void knit__mapping_forget(const void *data, uint64_t bytes);
+/* All of a part will be read soon: its pages come at once and not one by one. */
+void knit__mapping_expect(const void *data, uint64_t bytes);
 
 /* ---- the reader -------------------------------------------------------------------------------------------------- */
 

@@ -27,18 +27,16 @@ static knit_status name_file(knit_status status, const char *path, knit_diag *di
 	return status;
 }
 
-static knit_status check_finite(const knit_weights *store, knit_diag *diag) {
-	for (size_t i = 0; i < knit_weights_count(store); ++i) {
-		knit_weight_info info;
-		knit_nonfinite found;
-		if (knit_weights_at(store, i, &info) != KNIT_OK || knit__weights_all_finite(&info, &found))
-			continue;
-		return knit__fail(diag, KNIT_ERR_FORMAT, 0,
-						  "%.80s has %" PRIu64 " NaN and %" PRIu64 " infinite values, the first at element "
-						  "%" PRIu64 ": the file is damaged or training diverged",
-						  info.name, found.nan, found.inf, found.first);
-	}
-	return KNIT_OK;
+static knit_status check_finite(knit_context *ctx, const knit_weights *store, knit_diag *diag) {
+	knit_nonfinite found;
+	knit_weight_info info;
+
+	if (knit_weights_at(store, knit__weights_first_nonfinite(store, ctx->desc.cpu_threads, &found), &info) != KNIT_OK)
+		return KNIT_OK;
+	return knit__fail(diag, KNIT_ERR_FORMAT, 0,
+					  "%.80s has %" PRIu64 " NaN and %" PRIu64 " infinite values, the first at element "
+					  "%" PRIu64 ": the file is damaged or training diverged",
+					  info.name, found.nan, found.inf, found.first);
 }
 
 static knit_status open_file(knit_context *ctx, const char *path, bool skip_finite, knit_model_file *out,
@@ -46,7 +44,7 @@ static knit_status open_file(knit_context *ctx, const char *path, bool skip_fini
 	knit_status status = knit__model_open(ctx, path, out, diag);
 
 	if (status == KNIT_OK && !skip_finite)
-		status = check_finite(out->store, diag);
+		status = check_finite(ctx, out->store, diag);
 	if (status == KNIT_OK)
 		status = knit__weights_seal(out->store);
 	return status;

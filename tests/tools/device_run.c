@@ -70,7 +70,7 @@ static knit_status pack(device_run *r, uint32_t i) {
 
 	if (!knit__weight_shape(r->g, b->storage, &shape))
 		return KNIT_ERR_INTERNAL;
-	const knit_status status = be->pack(r->ref.dev, b->layout, &shape, b->host, r->buffers[i]);
+	const knit_status status = be->pack(r->ref.dev, b->layout, &shape, b->host, NULL, r->buffers[i]);
 	r->shadow[i] = calloc(1, b->packed_bytes + 1);
 	return status == KNIT_OK ? be->buffer_read(r->ref.dev, r->buffers[i], 0, r->shadow[i], b->packed_bytes) : status;
 }

@@ -59,6 +59,9 @@ uint64_t knit__panels_bytes(knit_dtype t, int64_t rows, int64_t columns);
 /* Panels [begin, end) of a matrix whose rows lie one after the other in src. */
 void knit__panels_pack(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin,
                        int64_t end);
+/* The same by vectors, bit for bit: only where the processor has AVX2. */
+void knit__panels_pack_avx2(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin,
+                            int64_t end);
 /* One super-block to its lane of a group and back; block NULL: zeros. */
 void knit__panels_pack_super(knit_dtype t, const char *block, char *group, int64_t lane);
 void knit__panels_unpack_super(knit_dtype t, const char *group, int64_t lane, char *block);
