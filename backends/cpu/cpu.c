@@ -1,4 +1,4 @@
-/* Owns the CPU device: enumeration, instruction set, buffers. Knows no op. */
+/* Owns the CPU device: enumeration and buffers. Knows no op. */
 #include "cpu.h"
 
 #include <stdio.h>
@@ -6,9 +6,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 #define BUFFER_ALIGN 64
 /* Element types of 4 bytes are read through pointers of their type; what lies less aligned in a file is copied. */
@@ -16,46 +13,6 @@
 
 /* Handing a job to spinning workers and meeting them at its end costs 1 to 3 microseconds, waking sleeping ones more. */
 #define SPLIT_MIN_NS 10000.0
-
-static const char *const isa_names[] = {"plain", "avx2", "avx512"};
-
-const char *knit__cpu_isa_name(knit_cpu_isa isa) {
-	return (unsigned)isa < sizeof isa_names / sizeof isa_names[0] ? isa_names[isa] : "?";
-}
-
-knit_cpu_isa knit__cpu_isa_found(void) {
-#if defined(__x86_64__)
-	unsigned a, b, c = 0, d;
-
-	__builtin_cpu_init(); /* its answers include whether the operating system keeps the registers */
-	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__get_cpuid(1, &a, &b, &c, &d) ||
-	    !(c & bit_F16C))
-		return KNIT_CPU_PLAIN;
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-		return KNIT_CPU_AVX512;
-	return KNIT_CPU_AVX2;
-#else
-	return KNIT_CPU_PLAIN;
-#endif
-}
-
-/* The environment may lower the level, never raise it. */
-static knit_status isa_choose(knit_cpu_isa *out, knit_diag *d) {
-	const char *const wanted = getenv("KNIT_CPU_ISA");
-
-	*out = knit__cpu_isa_found();
-	if (!wanted || !*wanted)
-		return KNIT_OK;
-	for (unsigned i = 0; i < sizeof isa_names / sizeof isa_names[0]; ++i) {
-		if (strcmp(wanted, isa_names[i]) != 0)
-			continue;
-		if ((knit_cpu_isa)i < *out)
-			*out = (knit_cpu_isa)i;
-		return KNIT_OK;
-	}
-	return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "KNIT_CPU_ISA=%s: use plain, avx2 or avx512, or unset it", wanted);
-}
 
 static bool environment_flag(const char *name) {
 	const char *const text = getenv(name);
@@ -106,7 +63,7 @@ static knit_status cpu_enumerate(const knit_context_desc *host, knit_device_info
 	const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
 	if (pages > 0 && page > 0)
 		info->memory_bytes = (uint64_t)pages * (uint64_t)page;
-	if (isa_choose(&isa, &d) != KNIT_OK) {
+	if (knit__cpu_isa_choose(&isa, &d) != KNIT_OK) {
 		info->available = false;
 		snprintf(info->detail, sizeof info->detail, "%s", d.text);
 		return KNIT_OK;
@@ -134,7 +91,7 @@ static knit_status cpu_open(uint32_t index, const knit_context_desc *host, knit_
 	*out = NULL;
 	if (index != 0)
 		return knit__fail(diag, KNIT_ERR_NOT_FOUND, 0, "there is one CPU device: use \"cpu\"");
-	knit_status status = isa_choose(&isa, diag);
+	knit_status status = knit__cpu_isa_choose(&isa, diag);
 	if (status != KNIT_OK)
 		return status;
 

@@ -36,9 +36,14 @@ void knit__cpu_memory_give(knit_device *dev, knit_buffer *buf);
 
 extern const knit_backend knit__cpu_backend;
 
+/* cpu_isa.c */
 const char *knit__cpu_isa_name(knit_cpu_isa isa);
 /* What the processor and the operating system offer. */
 knit_cpu_isa knit__cpu_isa_found(void);
+/* The same, or what KNIT_CPU_ISA lowers it to. */
+knit_status knit__cpu_isa_choose(knit_cpu_isa *out, knit_diag *d);
+/* All levels up to that, plain first; how many. */
+size_t knit__cpu_isa_levels(const knit_cpu_isa **out);
 
 /* cpu_select.c */
 knit_kernel knit__cpu_select(const knit_device *dev, const knit_node_view *node);

@@ -5,9 +5,10 @@
 
 #include "../../graph/target.h"
 
-/* In rising order: a device of one level runs the kernels of all levels below. Chosen at open by cpuid; the environment
- * variable KNIT_CPU_ISA=plain|avx2|avx512 lowers it. avx2 means AVX2 + FMA + F16C; avx512 means F, BW, VL, DQ, VNNI. */
-typedef enum knit_cpu_isa { KNIT_CPU_PLAIN = 0, KNIT_CPU_AVX2, KNIT_CPU_AVX512 } knit_cpu_isa;
+/* In rising order for each kind of processor: a device of one level runs the kernels of all levels below. Chosen at open
+ * (cpu_isa.c); the environment variable KNIT_CPU_ISA lowers it. avx2 means AVX2 + FMA + F16C; avx512 means F, BW, VL, DQ,
+ * VNNI; neon is what every 64-bit ARM has, dotprod NEON with sdot. */
+typedef enum knit_cpu_isa { KNIT_CPU_PLAIN = 0, KNIT_CPU_AVX2, KNIT_CPU_AVX512, KNIT_CPU_NEON, KNIT_CPU_DOTPROD } knit_cpu_isa;
 
 /* An operand at this run: dims are numbers, data points at element [0,0,0,0]. */
 typedef struct knit_cpu_tensor {

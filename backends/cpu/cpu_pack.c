@@ -30,7 +30,7 @@ uint8_t knit__cpu_weight_layout(const knit_device *dev, const knit_shape *weight
                                 uint32_t count) {
 	bool any = false;
 
-	if (dev->isa < KNIT_CPU_AVX2 || weight->rank != 2 || !knit__is_block(weight->dtype) || weight->dims[0] == 0 ||
+	if (dev->isa == KNIT_CPU_PLAIN || weight->rank != 2 || !knit__is_block(weight->dtype) || weight->dims[0] == 0 ||
 	    weight->dims[1] == 0)
 		return 0;
 	for (uint32_t i = 0; i < count; ++i)

@@ -1,5 +1,6 @@
 /* Runs cases; see conf_run.h. */
 #include "conf_run.h"
+#include "conf_expect.h"
 
 #include "../../graph/context.h"
 #include "../tools/device_run.h"
@@ -39,84 +40,61 @@ static void say_failure(const conf_config *cfg, const conf_case *c, const char *
 	       c->name);
 }
 
-/* Feeds the oracle and the device the inputs of one run. */
-static bool feed(const case_build *b, knit_interp *oracle, device_run *device) {
-	if (b->tokens && (knit__interp_set_symbol(oracle, "tokens", b->tokens) != KNIT_OK ||
-	                  device_run_set(device, "tokens", b->tokens) != KNIT_OK))
+static bool feed(const case_build *b, device_run *device) {
+	if (b->tokens && device_run_set(device, "tokens", b->tokens) != KNIT_OK)
 		return false;
-	for (uint32_t i = 0; i < b->input_count; ++i) {
-		const case_input *in = &b->inputs[i];
-
-		if (knit__interp_write(oracle, in->name, in->data, in->count) != KNIT_OK ||
-		    device_run_write(device, in->name, in->data, in->count) != KNIT_OK)
+	for (uint32_t i = 0; i < b->input_count; ++i)
+		if (device_run_write(device, b->inputs[i].name, b->inputs[i].data, b->inputs[i].count) != KNIT_OK)
 			return false;
+	return true;
+}
+
+static bool compare(const conf_config *cfg, const case_build *b, int output, const conf_output *want, const double *got) {
+	char why[160];
+
+	for (size_t i = 0; i < want->count; ++i) {
+		const double off = fabs(got[i] - want->data[i]);
+		const bool both_nan = isnan(want->data[i]) && isnan(got[i]);
+
+		if (both_nan || got[i] == want->data[i] || off <= want->tolerance[i])
+			continue;
+		snprintf(why, sizeof why, "output %d, element %zu is %.9g, needs %.9g within %.3g (off by %.3g)", output, i, got[i],
+		         want->data[i], want->tolerance[i], off);
+		say_failure(cfg, b->c, why);
+		return false;
 	}
 	return true;
 }
 
-static bool compare(const conf_config *cfg, const case_build *b, int output, const knit_interp *oracle,
-                    const knit_array *want, const double *got, size_t count) {
-	const knit_tensor *t = output ? b->more[output - 1] : b->t;
-	const case_bound bound = output ? b->c->more[output - 1] : b->c->bound;
-	const knit_array *operands[CASE_TENSORS] = {0};
-	double *tolerance = calloc(count + 1, sizeof *tolerance);
-	char why[160];
-	bool ok = true;
-
-	for (int i = 0; i < CASE_TENSORS; ++i)
-		operands[i] = t[i].id ? knit__interp_value(oracle, t[i].id) : NULL;
-	if (bound)
-		bound(b->c, operands, want, tolerance);
-	for (size_t i = 0; ok && i < count; ++i) {
-		/* A tolerance that is NaN or infinite belongs to an element that is. */
-		const double off = fabs(got[i] - want->data[i]);
-		const bool both_nan = isnan(want->data[i]) && isnan(got[i]);
-
-		ok = both_nan || got[i] == want->data[i] || off <= tolerance[i];
-		if (!ok) {
-			snprintf(why, sizeof why, "output %d, element %zu is %.9g, needs %.9g within %.3g (off by %.3g)", output, i,
-			         got[i], want->data[i], tolerance[i], off);
-			say_failure(cfg, b->c, why);
-		}
-	}
-	free(tolerance);
-	return ok;
-}
-
-static bool check_output(const conf_config *cfg, const case_build *b, int output, const knit_interp *oracle,
+static bool check_output(const conf_config *cfg, const case_build *b, int output, const conf_output *want,
                          device_run *device) {
-	static const char *const names[CASE_OUTPUTS] = {"y", "y.1", "y.2"};
-	const knit_array *want;
 	size_t count = 0;
 
-	if (knit__interp_output(oracle, names[output], &want) != KNIT_OK) {
-		if (output == 0)
-			say_failure(cfg, b->c, "there is no output y");
-		return output > 0;
-	}
-	const double *got = device_run_output(device, names[output], &count);
-	if (!got || count != (size_t)knit__array_count(want)) {
+	if (!want->data)
+		return true;
+	const double *got = device_run_output(device, conf_output_names[output], &count);
+	if (!got || count != want->count) {
 		say_failure(cfg, b->c, "an output has another size than the reference's");
 		return false;
 	}
-	return strcmp(cfg->device, "null") == 0 || compare(cfg, b, output, oracle, want, got, count);
+	return strcmp(cfg->device, "null") == 0 || compare(cfg, b, output, want, got);
 }
 
-static bool run_prepared(const conf_config *cfg, case_build *b, knit_interp *oracle, device_run *device) {
+static bool run_prepared(const conf_config *cfg, case_build *b, const conf_expect *e, device_run *device) {
 	knit_diag d = {0};
 
-	for (int run = 0; run < b->c->runs; ++run) {
-		case_feed(b, run);
-		if (!feed(b, oracle, device)) {
+	for (int run = 0; run < e->runs; ++run) {
+		conf_expect_feed(e, b, run);
+		if (!feed(b, device)) {
 			say_failure(cfg, b->c, "the inputs were not taken");
 			return false;
 		}
-		if (knit__interp_run(oracle, &d) != KNIT_OK || device_run_go(device, &d) != KNIT_OK) {
+		if (device_run_go(device, &d) != KNIT_OK) {
 			say_failure(cfg, b->c, d.text);
 			return false;
 		}
 		for (int output = 0; output < CASE_OUTPUTS; ++output)
-			if (!check_output(cfg, b, output, oracle, device))
+			if (!check_output(cfg, b, output, &e->outputs[run * CASE_OUTPUTS + output], device))
 				return false;
 	}
 	return true;
@@ -149,19 +127,25 @@ static bool has_packed(const device_run *device) {
 	return false;
 }
 
+/* A configuration with its device. */
+typedef struct opened {
+	const conf_config *cfg;
+	const knit_backend *backend;
+	knit_context *ctx;
+	knit_device *dev;
+	int failed, ran;
+} opened;
+
 /* `packed` becomes whether a weight lies in a layout of the device's. */
-static bool run_opened(const conf_config *cfg, const knit_backend *backend, knit_device *dev, case_build *b,
-                       bool fuse, bool pack, bool *packed) {
+static bool run_opened(const opened *o, case_build *b, const conf_expect *e, bool fuse, bool pack, bool *packed) {
 	static const char *const disable[2][2] = {{FUSIONS ",layout", FUSIONS}, {"layout", NULL}};
+	const conf_config *const cfg = o->cfg;
 	const conf_case *c = b->c;
-	knit_interp *oracle = NULL;
 	device_run *device = NULL;
 	knit_diag d = {0};
 	bool ok = false;
 
-	if (knit__interp_create(b->g, 1, &oracle, &d) != KNIT_OK) {
-		say_failure(cfg, c, d.text);
-	} else if (device_run_create(b->g, backend, dev, disable[fuse][pack], &device, &d) != KNIT_OK) {
+	if (device_run_create(b->g, o->backend, o->dev, disable[fuse][pack], &device, &d) != KNIT_OK) {
 		ok = d.status == KNIT_ERR_UNSUPPORTED && is_refused(cfg, c);
 		if (!ok)
 			say_failure(cfg, c, d.text);
@@ -174,75 +158,119 @@ static bool run_opened(const conf_config *cfg, const knit_backend *backend, knit
 	} else {
 		note_kernels(cfg, device_run_schedule(device));
 		*packed = has_packed(device);
-		ok = run_prepared(cfg, b, oracle, device);
+		ok = run_prepared(cfg, b, e, device);
 	}
 	device_run_destroy(device);
-	knit__interp_destroy(oracle);
+	return ok;
+}
+
+static bool run_on(const opened *o, case_build *b, const conf_expect *e) {
+	bool ok = true;
+
+	/* with the fusions, so that a fused op is met, and for these without too; other ops without */
+	for (int fuse = conf_is_fused(b->c->op); ok && fuse >= 0; --fuse) {
+		bool packed = false;
+
+		ok = run_opened(o, b, e, fuse, true, &packed);
+		ok = ok && (!packed || run_opened(o, b, e, fuse, false, &packed));
+	}
 	return ok;
 }
 
 #define FEW_TOKENS 8
 
-static bool run_case(const conf_config *cfg, knit_context *ctx, const knit_backend *backend, knit_device *dev,
-                     const conf_case *c, int *ran) {
+/* One case on all devices. */
+static void run_case(opened *devices, size_t count, const conf_case *c) {
+	const conf_config *const first = devices[0].cfg;
 	case_build b;
+	conf_expect e = {0};
 	knit_diag d = {0};
-	bool ok = cfg->few ? case_open_exact(&b, ctx, c) : case_open(&b, ctx, c);
+	const bool ok = first->few ? case_open_exact(&b, devices[0].ctx, c) : case_open(&b, devices[0].ctx, c);
+	const char *why = NULL;
 
-	if (cfg->few && (c->runs > 1 || b.tokens == 0 || b.tokens > FEW_TOKENS)) {
+	if (first->few && (c->runs > 1 || b.tokens == 0 || b.tokens > FEW_TOKENS)) {
 		case_close(&b);
-		return true;
+		return;
 	}
-	++*ran;
-
 	if (!ok) {
 		knit_graph_status(b.g, &d);
-		say_failure(cfg, c, d.text);
+		why = d.text;
+	} else {
+		why = conf_expect_make(&b, &e, &d);
 	}
-	/* with the fusions, so that a fused op is met, and for these without too; other ops without */
-	for (int fuse = conf_is_fused(c->op); ok && fuse >= 0; --fuse) {
-		bool packed = false;
-
-		ok = run_opened(cfg, backend, dev, &b, fuse, true, &packed);
-		ok = ok && (!packed || run_opened(cfg, backend, dev, &b, fuse, false, &packed));
+	if (why)
+		say_failure(first, c, why);
+	for (size_t i = 0; i < count; ++i) {
+		++devices[i].ran;
+		devices[i].failed += why || !run_on(&devices[i], &b, &e);
 	}
+	conf_expect_clear(&e);
 	case_close(&b);
-	return ok;
 }
 
-int conf_run(const conf_config *cfg, const conf_case *cases, size_t case_count) {
-	const knit_backend *backend = conf_backend(cfg->device);
-	knit_context *ctx = NULL;
-	knit_device *dev = NULL;
+static bool open_device(const conf_config *cfg, opened *o) {
+	const knit_context_desc desc = {.cpu_threads = cfg->threads};
 	knit_diag d = {0};
-	const char *const reported = getenv("KNIT_TEST_REPORTED");
-	const int most = reported ? atoi(reported) : MAX_REPORTED;
-	int failed = 0, ran = 0;
 
+	*o = (opened){.cfg = cfg, .backend = conf_backend(cfg->device)};
 	if (cfg->isa)
 		setenv("KNIT_CPU_ISA", cfg->isa, 1);
 	else
 		unsetenv("KNIT_CPU_ISA");
-	knit_context_desc desc = {.cpu_threads = cfg->threads};
-	if (backend && strcmp(cfg->device, "vulkan") == 0)
+	if (o->backend && strcmp(cfg->device, "vulkan") == 0)
 		vulkan_present(); /* for the libraries that it keeps */
-	if (!backend || knit_context_create(&desc, &ctx) != KNIT_OK)
-		return -1;
-	if (backend->open(0, &ctx->desc, &dev, &d) != KNIT_OK) {
-		printf("SKIP: device %s: %s\n", cfg->device, d.text);
-		knit_context_destroy(ctx);
-		return -1;
-	}
-	for (size_t i = 0; i < case_count && failed < most; ++i) {
-		if ((cfg->only && strcmp(cfg->only, cases[i].name) != 0) || (cfg->take && !cfg->take(&cases[i])))
-			continue;
-		failed += !run_case(cfg, ctx, backend, dev, &cases[i], &ran);
-	}
-	backend->close(dev);
-	knit_context_destroy(ctx);
+	if (!o->backend || knit_context_create(&desc, &o->ctx) != KNIT_OK)
+		return false;
+	if (o->backend->open(0, &o->ctx->desc, &o->dev, &d) == KNIT_OK)
+		return true;
+	printf("SKIP: device %s: %s\n", cfg->device, d.text);
+	return false;
+}
+
+static void close_device(opened *o) {
+	if (o->dev)
+		o->backend->close(o->dev);
+	if (o->ctx)
+		knit_context_destroy(o->ctx);
+}
+
+static void say_result(const opened *o, int most) {
+	const conf_config *const cfg = o->cfg;
+
 	printf("%s%s%s, %u thread%s%s: %d cases, %d failed%s\n", cfg->device, cfg->isa ? " " : "", cfg->isa ? cfg->isa : "",
-	       cfg->threads, cfg->threads == 1 ? "" : "s", cfg->few ? ", few tokens" : "", ran, failed, failed == most ? " (stopped there)" : "");
-	if (ran == 0)
+	       cfg->threads, cfg->threads == 1 ? "" : "s", cfg->few ? ", few tokens" : "", o->ran, o->failed,
+	       o->failed >= most ? " (stopped there)" : "");
+}
+
+int conf_run_all(const conf_config *cfgs, size_t cfg_count, const conf_case *cases, size_t case_count) {
+	const char *const reported = getenv("KNIT_TEST_REPORTED");
+	const int most = reported ? atoi(reported) : MAX_REPORTED;
+	opened devices[CONF_CONFIGS] = {0};
+	bool ok = cfg_count <= CONF_CONFIGS;
+	int failed = 0;
+
+	for (size_t i = 0; ok && i < cfg_count; ++i)
+		ok = open_device(&cfgs[i], &devices[i]);
+	for (size_t i = 0; ok && i < case_count && failed < most; ++i) {
+		if ((cfgs->only && strcmp(cfgs->only, cases[i].name) != 0) || (cfgs->take && !cfgs->take(&cases[i])))
+			continue;
+		run_case(devices, cfg_count, &cases[i]);
+		failed = 0;
+		for (size_t j = 0; j < cfg_count; ++j)
+			failed += devices[j].failed;
+	}
+	for (size_t i = 0; i < cfg_count && i < CONF_CONFIGS; ++i) {
+		if (ok)
+			say_result(&devices[i], most);
+		close_device(&devices[i]);
+	}
+	if (!ok)
+		return -1;
+	if (devices[0].ran == 0)
 		printf("no case of that name\n");
-	return ran ? failed : 1;
+	return devices[0].ran ? failed : 1;
+}
+
+int conf_run(const conf_config *cfg, const conf_case *cases, size_t case_count) {
+	return conf_run_all(cfg, 1, cases, case_count);
 }

@@ -18,6 +18,10 @@ typedef struct conf_config {
 
 /* Runs what cfg chooses; how many failed, -1 with a SKIP line if the device is absent. */
 int conf_run(const conf_config *cfg, const conf_case *cases, size_t count);
+/* The same on several configurations, with the reference run once for all of them. Which cases are run, and `few`, are as the
+ * first one says; the failures are those of all together. */
+#define CONF_CONFIGS 8
+int conf_run_all(const conf_config *cfgs, size_t cfg_count, const conf_case *cases, size_t count);
 
 const knit_backend *conf_backend(const char *name);
 /* Passes that make fused ops: plain ops are tried without them. */

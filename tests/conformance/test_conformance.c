@@ -7,7 +7,7 @@
 #include "cases.h"
 #include "conf_run.h"
 
-#include "../../backends/cpu/cpu_kernel.h"
+#include "../../backends/cpu/cpu.h"
 #include "../../graph/context.h"
 #include "../../graph/schedule.h"
 #include "../tools/device_run.h"
@@ -114,36 +114,24 @@ START_TEST(every_op_has_a_case) {
 }
 END_TEST
 
-START_TEST(null_takes_every_case) {
-	const conf_config cfg = {.device = "null", .threads = 1};
-
-	ck_assert_int_eq(conf_run(&cfg, cases, case_count), 0);
-}
-END_TEST
-
-/* Each instruction set and thread count; at the end every row of the kernel table was used by some case. */
-START_TEST(cpu_agrees_with_the_reference) {
-	static const char *const isas[] = {"plain", "avx2", "avx512"};
+/* The null device, which takes every case, and each instruction set and thread count of the CPU's; at the end every row of the
+ * kernel table was used by some case. */
+START_TEST(null_and_cpu_agree_with_the_reference) {
+	const knit_cpu_isa *isas;
+	const size_t count = knit__cpu_isa_levels(&isas);
+	const knit_cpu_isa best = isas[count - 1];
+	conf_config cfgs[CONF_CONFIGS] = {{.device = "null", .threads = 1}};
 	bool *hit = calloc(knit__cpu_kernel_count, sizeof *hit);
-	knit_cpu_isa best = KNIT_CPU_PLAIN;
 
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-		best = KNIT_CPU_AVX2;
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
-		best = KNIT_CPU_AVX512;
-	for (int isa = 0; isa <= (int)best; ++isa) {
-		for (uint32_t threads = 1; threads <= 3; threads += 2) {
-			const conf_config cfg = {.device = "cpu",
-			                         .isa = isas[isa],
-			                         .threads = threads,
-			                         .hit = hit,
-			                         .hit_count = knit__cpu_kernel_count};
-
-			ck_assert_int_eq(conf_run(&cfg, cases, case_count), 0);
-		}
-	}
-	if (best < KNIT_CPU_AVX512)
-		printf("SKIP: kernels above %s: this machine lacks the instructions\n", isas[best]);
+	for (size_t i = 0; i < 2 * count; ++i)
+		cfgs[1 + i] = (conf_config){.device = "cpu",
+		                            .isa = knit__cpu_isa_name(isas[i / 2]),
+		                            .threads = i % 2 ? 3 : 1,
+		                            .hit = hit,
+		                            .hit_count = knit__cpu_kernel_count};
+	ck_assert_int_eq(conf_run_all(cfgs, 1 + 2 * count, cases, case_count), 0);
+	if (best != KNIT_CPU_AVX512 && best != KNIT_CPU_DOTPROD)
+		printf("SKIP: kernels above %s: this machine lacks the instructions\n", knit__cpu_isa_name(best));
 	for (uint32_t i = 0; i < knit__cpu_kernel_count; ++i) {
 		ck_assert_msg(hit[i] || knit__cpu_kernels[i]->isa > best, "no case reaches kernel %s", knit__cpu_kernels[i]->name);
 	}
@@ -152,8 +140,8 @@ START_TEST(cpu_agrees_with_the_reference) {
 END_TEST
 
 static int usage(void) {
-	puts("usage: test-conformance-conformance [--support] [--device cpu|null|vulkan] [--isa plain|avx2|avx512] [--threads N]\n"
-	     "                                    [--few] [--case NAME]");
+	puts("usage: test-conformance-conformance [--support] [--device cpu|null|vulkan] [--isa LEVEL] [--threads N]\n"
+	     "                                    [--few] [--case NAME]      LEVEL: as KNIT_CPU_ISA");
 	return 2;
 }
 
@@ -192,8 +180,7 @@ int main(int argc, char **argv) {
 
 		tcase_set_timeout(t, 0);
 		tcase_add_test(t, every_op_has_a_case);
-		tcase_add_test(t, null_takes_every_case);
-		tcase_add_test(t, cpu_agrees_with_the_reference);
+		tcase_add_test(t, null_and_cpu_agree_with_the_reference);
 		tcase_add_test(t, readme_has_the_present_matrix);
 		suite_add_tcase(s, t);
 		r = srunner_create(s);

@@ -1,6 +1,8 @@
 /* Owns the quantised model of packed_model.h: its file, its graph, its runs. */
 #include "packed_model.h"
 
+#include "../../backends/cpu/cpu.h"
+
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +26,8 @@ pack_environment pack_env;
 void pack_ok(knit_status got) { ck_assert_msg(got == KNIT_OK, "%s: %s", knit_status_name(got), pack_env.diag.text); }
 
 bool pack_panels_here(void) {
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+	if (knit__cpu_isa_found() != KNIT_CPU_PLAIN)
 		return true;
-#endif
 	printf("SKIP: no kernel of this machine reads weights in panels\n");
 	return false;
 }

@@ -16,7 +16,8 @@ typedef struct knit_fused_isa {
 	void (*glu)(int64_t act, const float *gate, const float *up, float *out, int64_t n);
 } knit_fused_isa;
 
-extern const knit_fused_isa knit__fused_plain, knit__fused_avx2, knit__fused_avx512;
+extern const knit_fused_isa knit__fused_plain, knit__fused_avx2, knit__fused_avx512, knit__fused_neon,
+	knit__fused_dotprod;
 
 /* Asked for in advance of a row of B: the rows lie one after the other, so a little is enough, and more would mostly be
  * past their end. `bytes` are being read at b. */

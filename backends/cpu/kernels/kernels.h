@@ -29,6 +29,20 @@ extern const knit_cpu_kernel knit__linear_f32_avx512, knit__linear_f16_avx512, k
 	knit__linear_group_avx512, knit__linear_glu_avx512, knit__linear_q8_0_panels_avx512,
 	knit__linear_q4_0_panels_avx512,
 	knit__linear_q4_k_panels_avx512, knit__linear_q6_k_panels_avx512;
+#elif defined(__aarch64__)
+extern const knit_cpu_kernel knit__lora_select_neon, knit__lora_select_dotprod;
+extern const knit_cpu_kernel knit__linear_f32_neon, knit__linear_f16_neon, knit__linear_bf16_neon,
+	knit__linear_q8_0_neon, knit__linear_q4_0_neon,
+	knit__linear_q4_k_neon, knit__linear_q6_k_neon, knit__attention_neon, knit__linear_lora_neon,
+	knit__linear_group_neon, knit__linear_glu_neon, knit__linear_q8_0_panels_neon,
+	knit__linear_q4_0_panels_neon,
+	knit__linear_q4_k_panels_neon, knit__linear_q6_k_panels_neon;
+extern const knit_cpu_kernel knit__linear_f32_dotprod, knit__linear_f16_dotprod, knit__linear_bf16_dotprod,
+	knit__linear_q8_0_dotprod, knit__linear_q4_0_dotprod,
+	knit__linear_q4_k_dotprod, knit__linear_q6_k_dotprod, knit__linear_lora_dotprod,
+	knit__linear_group_dotprod, knit__linear_glu_dotprod, knit__linear_q8_0_panels_dotprod,
+	knit__linear_q4_0_panels_dotprod,
+	knit__linear_q4_k_panels_dotprod, knit__linear_q6_k_panels_dotprod;
 #endif
 
 #endif

@@ -48,11 +48,13 @@ typedef struct knit_linear_isa {
 
 /* A variant's tables, one per weight type. */
 typedef struct knit_linear_level { const knit_linear_isa *f32, *f16, *bf16, *q8_0, *q4_0, *q4_k, *q6_k; } knit_linear_level;
-extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512;
+extern const knit_linear_level knit__linear_level_plain, knit__linear_level_avx2, knit__linear_level_avx512,
+	knit__linear_level_neon, knit__linear_level_dotprod;
 const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight);
 /* The same for weights in panels; a level has none or all. */
 typedef struct knit_linear_panels { const knit_linear_isa *q8_0, *q4_0, *q4_k, *q6_k; } knit_linear_panels;
-extern const knit_linear_panels knit__linear_panels_avx2, knit__linear_panels_avx512;
+extern const knit_linear_panels knit__linear_panels_avx2, knit__linear_panels_avx512, knit__linear_panels_neon,
+	knit__linear_panels_dotprod;
 
 /* rows x columns outputs of one unit of work. */
 typedef struct knit_linear_block {
@@ -144,6 +146,10 @@ void knit__linear_quantise_plain(const float *x, int64_t k, int32_t bias, char *
 void knit__linear_quantise_avx2(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_panels(const float *x, int64_t k, int32_t bias, char *row);
 void knit__linear_quantise_panels16(const float *x, int64_t k, int32_t bias, char *row); /* for q6_K */
+/* The NEON tiles need no sums of the q of blocks in the file's layout; `panels` and `panels16` as above. */
+void knit__linear_quantise_neon(const float *x, int64_t k, int32_t bias, char *row);
+void knit__linear_quantise_panels_neon(const float *x, int64_t k, int32_t bias, char *row);
+void knit__linear_quantise_panels16_neon(const float *x, int64_t k, int32_t bias, char *row);
 /* From a row that one of the above has quantised with any bias: the block sums that q4_K wants. */
 void knit__linear_sum_blocks(int64_t k, char *row);
 

@@ -480,4 +480,7 @@ KERNELS(plain, KNIT_CPU_PLAIN)
 #if defined(__x86_64__)
 KERNELS(avx2, KNIT_CPU_AVX2)
 KERNELS(avx512, KNIT_CPU_AVX512)
+#elif defined(__aarch64__)
+KERNELS(neon, KNIT_CPU_NEON)
+KERNELS(dotprod, KNIT_CPU_DOTPROD)
 #endif

@@ -151,4 +151,7 @@ LORA_KERNEL(plain, KNIT_CPU_PLAIN)
 #if defined(__x86_64__)
 LORA_KERNEL(avx2, KNIT_CPU_AVX2)
 LORA_KERNEL(avx512, KNIT_CPU_AVX512)
+#elif defined(__aarch64__)
+LORA_KERNEL(neon, KNIT_CPU_NEON)
+LORA_KERNEL(dotprod, KNIT_CPU_DOTPROD)
 #endif

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Builds the engine and its tests for 64-bit ARM with the cross compiler and runs them under qemu-user: the processor with
+# every extension takes the kernels with the dot product instruction, and lowered the others; one that lacks it must take
+# those by itself.
+#   aarch64.sh SOURCE_DIR WORK_DIR
+# KNIT_AARCH64_ALL=1: all test programs on both processors, which takes some minutes more.
+# exit code 77: skipped, because a tool is missing
+set -euo pipefail
+source_dir=$1 work=$2
+for tool in aarch64-linux-gnu-gcc qemu-aarch64; do
+	command -v "$tool" >/dev/null || { echo "SKIP: no $tool here"; exit 77; }
+done
+cmake -S "$source_dir" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DKNIT_ENGINE_ONLY=ON \
+	-DCMAKE_TOOLCHAIN_FILE="$source_dir/tests/tools/aarch64.cmake" >/dev/null
+cmake --build "$work"
+
+# What the environment may have lowered for the tests around this one.
+unset KNIT_CPU_ISA
+
+# run CPU TEST [ARGUMENT...]
+run() {
+	local cpu=$1 test=$2 started=$SECONDS status=0
+	shift 2
+	QEMU_CPU=$cpu qemu-aarch64 "$work/tests/engine/test-$test" "$@" >"$work/$cpu-$test.log" 2>&1 || status=$?
+	sed "s/^/$cpu $test: /" "$work/$cpu-$test.log"
+	echo "$cpu $test: $((SECONDS - started)) s"
+	return $status
+}
+
+first="unit-cpu unit-cpu_kernels unit-cpu_linear unit-cpu_panels" more=
+[ -z "${KNIT_AARCH64_ALL:-}" ] || more="unit-cpu_attention unit-cpu_fused unit-kv_slot unit-pool unit-quant unit-quant_k"
+
+units() {
+	local status=0 test
+	for test in $first $more; do
+		run max "$test" || status=1
+	done
+	for test in ${more:+$first} ${more:-unit-cpu}; do
+		run cortex-a57 "$test" || status=1
+	done
+	run cortex-a57 conformance-conformance --device cpu --threads 3 --few || status=1
+	return $status
+}
+
+units &
+run max conformance-conformance && status=0 || status=1
+wait $! || status=1
+grep -q "dotprod, 3 threads" "$work/max-conformance-conformance.log" || { echo "FAIL: dotprod was not run"; status=1; }
+exit $status
