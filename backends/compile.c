@@ -165,9 +165,13 @@ static void log_progress(knit_program *p, uint64_t before, uint64_t done) {
 		          (unsigned long long)((p->memory.weight_bytes + p->memory.adapter_bytes) >> 20));
 }
 
+/* So many bytes of weights may be there twice, beside a part of one that is being packed: giving back stops other threads. */
+#define FORGET_BYTES (UINT64_C(1) << 22)
+
 static knit_status weights_make(knit_program *p, knit_diag *d) {
 	const knit_schedule *const s = p->buckets[0].schedule;
-	uint64_t copied = 0;
+	uint64_t copied = 0, forgotten = 0;
+	uint32_t first = 0;
 
 	p->weights = knit__alloc_array(&p->a, s->buffer_count, sizeof *p->weights);
 	if (!p->weights)
@@ -192,8 +196,12 @@ static knit_status weights_make(knit_program *p, knit_diag *d) {
 			log_progress(p, copied, copied + b->bytes);
 			copied += b->bytes;
 		}
-		/* at once, so that there are never two copies of more than one weight, or of a part of one that is packed */
-		forget(p, i);
+		if (copied - forgotten < FORGET_BYTES)
+			continue;
+		for (; first <= i; ++first)
+			if (p->weights[first])
+				forget(p, first);
+		forgotten = copied;
 	}
 	knit__program_forget(p); /* the system reads around what is touched */
 	return KNIT_OK;

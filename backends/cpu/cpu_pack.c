@@ -69,7 +69,7 @@ static void pack_panels(void *arg, uint32_t phase, int64_t begin, int64_t end, u
 		const int64_t last = stop * KNIT_PANEL_ROWS < rows ? stop * KNIT_PANEL_ROWS : rows;
 
 		p->pack(p->weight->dtype, rows, columns, p->from, p->to, at, stop);
-		if (p->done)
+		if (p->done && stop - at == some) /* what is left over waits for the whole weight: each call stops the other threads */
 			p->done(p->from + (uint64_t)first * row_bytes, (uint64_t)(last - first) * row_bytes);
 	}
 }
