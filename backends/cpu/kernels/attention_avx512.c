@@ -4,119 +4,318 @@
 
 #include <math.h>
 
+#define TILE KNIT_ATTENTION_TILE
+#define TOGETHER 4 /* rows of q for which a key or value is read once */
+
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
+
+KNIT_INLINE bool is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
+
+/* What the elements of a block are multiplied by, or (q4_0) all that they may be. d times a quant is exact in f32. */
+KNIT_INLINE __m512 block_values(knit_dtype t, const char *block) {
+	const __m512 d = _mm512_cvtph_ps(_mm256_set1_epi16((short)knit__load_u16(block)));
+
+	if (t == KNIT_Q8_0)
+		return d;
+	return _mm512_mul_ps(d, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* Elements 0..15 (half 0) or 16..31 of a block. */
+KNIT_INLINE __m512 block_half(knit_dtype t, const char *block, __m512 values, const int half) {
+	if (t == KNIT_Q8_0) {
+		const __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + half * 16));
+
+		return _mm512_mul_ps(values, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+	}
+	const __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(block + 2)));
+
+	return _mm512_permutexvar_ps(half ? _mm512_srli_epi32(q, 4) : q, values);
+}
+
+KNIT_INLINE int64_t block_bytes(knit_dtype t) { return t == KNIT_Q8_0 ? 34 : 18; }
+
+/* 16 elements from `at` on, a multiple of 16 where they are in blocks. */
+KNIT_INLINE __m512 load(knit_dtype t, const char *row, int64_t at) {
+	if (!is_block(t))
+		return knit__load16_all(t, row, at);
+	const char *const block = row + at / 32 * block_bytes(t);
+
+	return block_half(t, block, block_values(t, block), at % 32 != 0);
+}
+
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-/* Eight keys at a time; past the last one it is read again and the result not used. */
-KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count,
-                           int64_t dim, float *s, const knit_attention_ask *ask) {
-	for (int64_t p = 0; p < count; p += 8) {
-		const char *key[8];
-		__m512 acc[8];
-		int64_t i = 0;
+/* acc[r][j] += 16 elements of q[r] from i on times as many of key j. */
+KNIT_INLINE void dot_step(const knit_dtype t, const int rows, const float *const *q, const char *const key[4],
+                          int64_t skip, int64_t i, const bool all, __mmask16 rest, __m512 acc[TOGETHER][4]) {
+	__m512 x[TOGETHER];
 
-		knit__attention_ask(ask, p);
-		for (int j = 0; j < 8; ++j) {
-			key[j] = k + (p + j < count ? p + j : count - 1) * k_stride;
-			acc[j] = _mm512_setzero_ps();
-		}
-		for (; i + 16 <= dim; i += 16) {
-			const __m512 x = _mm512_loadu_ps(q + i);
+	for (int r = 0; r < rows; ++r)
+		x[r] = all ? _mm512_loadu_ps(q[r] + i) : _mm512_maskz_loadu_ps(rest, q[r] + i);
+	for (int j = 0; j < 4; ++j) {
+		const __m512 y = all ? load(t, key[j], skip + i) : knit__load16(t, key[j], i, rest);
 
-			for (int j = 0; j < 8; ++j)
-				acc[j] = _mm512_fmadd_ps(x, knit__load16_all(t, key[j], i), acc[j]);
-		}
-		if (i < dim) {
-			const __mmask16 rest = knit__first16(dim - i);
-			const __m512 x = _mm512_maskz_loadu_ps(rest, q + i);
-
-			for (int j = 0; j < 8; ++j)
-				acc[j] = _mm512_fmadd_ps(x, knit__load16(t, key[j], i, rest), acc[j]);
-		}
-		_mm256_storeu_ps(s + p, knit__sum8(acc));
+		for (int r = 0; r < rows; ++r)
+			acc[r][j] = _mm512_fmadd_ps(x[r], y, acc[r][j]);
 	}
 }
 
-static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
-                   const knit_attention_ask *ask) {
-	if (t == KNIT_F16)
-		scores_of(KNIT_F16, q, k, k_stride, count, dim, s, ask);
-	else if (t == KNIT_BF16)
-		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s, ask);
+/* The same for the 32 elements of a block. */
+KNIT_INLINE void dot_block(const knit_dtype t, const int rows, const float *const *q, const char *const key[4],
+                           int64_t skip, int64_t i, __m512 acc[TOGETHER][4]) {
+	for (int j = 0; j < 4; ++j) {
+		const char *const block = key[j] + (skip + i) / 32 * block_bytes(t);
+		const __m512 values = block_values(t, block);
+		const __m512 low = block_half(t, block, values, 0), high = block_half(t, block, values, 1);
+
+		for (int r = 0; r < rows; ++r) {
+			acc[r][j] = _mm512_fmadd_ps(_mm512_loadu_ps(q[r] + i), low, acc[r][j]);
+			acc[r][j] = _mm512_fmadd_ps(_mm512_loadu_ps(q[r] + i + 16), high, acc[r][j]);
+		}
+	}
+}
+
+/* Four keys at a time; sum[r] holds four lanes for each of them, still to be added. */
+KNIT_INLINE void dot4(const knit_dtype t, const int rows, const float *const *q, const char *const key[4], int64_t skip,
+                      int64_t dim, __m512 sum[TOGETHER]) {
+	__m512 acc[TOGETHER][4];
+	int64_t i = 0;
+
+	for (int r = 0; r < rows; ++r)
+		for (int j = 0; j < 4; ++j)
+			acc[r][j] = _mm512_setzero_ps();
+	if (is_block(t) && skip) {
+		dot_step(t, rows, q, key, 16, 0, true, 0, acc);
+		i = 16;
+	}
+	for (; is_block(t) && i + 32 <= dim; i += 32)
+		dot_block(t, rows, q, key, skip, i, acc);
+	for (; i + 16 <= dim; i += 16)
+		dot_step(t, rows, q, key, skip, i, true, 0, acc);
+	if (!is_block(t) && i < dim)
+		dot_step(t, rows, q, key, 0, i, false, knit__first16(dim - i), acc);
+	for (int r = 0; r < rows; ++r)
+		sum[r] = knit__sum_quarters(knit__sum_halves(acc[r][0], acc[r][1]), knit__sum_halves(acc[r][2], acc[r][3]));
+}
+
+/* Eight keys at a time; past the last one it is read again and the result not used. */
+KNIT_INLINE void scores_dim(const knit_dtype t, const int rows, const knit_attention_tile *k, const float *const *q,
+                            int64_t count, const int64_t dim, float *s, const knit_attention_ask *ask) {
+	const int64_t stride = k->stride, skip = k->skip;
+	const char *data = k->data;
+
+	for (int64_t p = 0; p < count; p += 8, data += 8 * stride) {
+		const int64_t most = count - p - 1;
+		const char *key[8];
+		__m512 low[TOGETHER], high[TOGETHER];
+
+		knit__attention_ask(ask, p);
+		for (int j = 0; j < 8; ++j)
+			key[j] = data + (j < most ? j : most) * stride;
+		dot4(t, rows, q, key, skip, dim, low);
+		dot4(t, rows, q, key + 4, skip, dim, high);
+		for (int r = 0; r < rows; ++r)
+			_mm256_storeu_ps(s + r * TILE + p, knit__sum8_ends(low[r], high[r]));
+	}
+}
+
+/* Heads of 64 elements once more, for a loop without branches. */
+KNIT_INLINE void scores_rows(const knit_dtype t, const int rows, const knit_attention_tile *k, const float *const *q,
+                             int64_t count, int64_t dim, float *s, const knit_attention_ask *ask) {
+	if (dim == 64 && !is_block(t))
+		scores_dim(t, rows, k, q, count, 64, s, ask);
 	else
-		scores_of(KNIT_F32, q, k, k_stride, count, dim, s, ask);
+		scores_dim(t, rows, k, q, count, dim, s, ask);
+}
+
+KNIT_INLINE void scores_of(const knit_dtype t, const knit_attention_tile *k, const float *const *q, int64_t rows,
+                           int64_t count, int64_t dim, float *s, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
+
+	for (; rows >= TOGETHER; rows -= TOGETHER, q += TOGETHER, s += TOGETHER * TILE, ask = &none)
+		scores_rows(t, TOGETHER, k, q, count, dim, s, ask);
+	if (rows == 3)
+		scores_rows(t, 3, k, q, count, dim, s, ask);
+	else if (rows == 2)
+		scores_rows(t, 2, k, q, count, dim, s, ask);
+	else if (rows == 1)
+		scores_rows(t, 1, k, q, count, dim, s, ask);
+}
+
+static void scores(const knit_attention_tile *k, const float *const *q, int64_t rows, int64_t count, int64_t dim,
+                   float *s, const knit_attention_ask *ask) {
+	if (k->dtype == KNIT_F16)
+		scores_of(KNIT_F16, k, q, rows, count, dim, s, ask);
+	else if (k->dtype == KNIT_BF16)
+		scores_of(KNIT_BF16, k, q, rows, count, dim, s, ask);
+	else if (k->dtype == KNIT_Q8_0)
+		scores_of(KNIT_Q8_0, k, q, rows, count, dim, s, ask);
+	else if (k->dtype == KNIT_Q4_0)
+		scores_of(KNIT_Q4_0, k, q, rows, count, dim, s, ask);
+	else
+		scores_of(KNIT_F32, k, q, rows, count, dim, s, ask);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+#define VECTORS (TILE / 16)
 
 /* By halves, as they were stored: a load that spans two stores would wait for both to reach the cache. */
 KNIT_INLINE __m512 load_scores(const float *s) {
 	return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(s)), _mm256_loadu_ps(s + 8), 1);
 }
 
-static float weigh(float *s, int64_t count, float scale, float *max, float *sum) {
-	const __mmask16 low = knit__first16(count < 16 ? count : 16), high = knit__first16(count < 16 ? 0 : count - 16);
-	const __m512 least = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(scale);
-	const __m512 a = _mm512_mask_mul_ps(least, low, load_scores(s), factor);
-	const __m512 b = _mm512_mask_mul_ps(least, high, load_scores(s + 16), factor);
-	const float tile_max = _mm512_reduce_max_ps(_mm512_max_ps(a, b)), new_max = tile_max > *max ? tile_max : *max;
-	const __m512 base = _mm512_set1_ps(new_max == -INFINITY ? 0 : new_max);
-	const __m512 pa = _mm512_maskz_mov_ps(low, knit__exp16(_mm512_sub_ps(a, base)));
-	const __m512 pb = _mm512_maskz_mov_ps(high, knit__exp16(_mm512_sub_ps(b, base)));
-	const float earlier = _mm512_cvtss_f32(knit__exp16(_mm512_sub_ps(_mm512_set1_ps(*max), base)));
+KNIT_INLINE __mmask16 in_tile(int64_t count, int64_t i) {
+	return count >= i + 16 ? (__mmask16)0xffff : count > i ? knit__first16(count - i) : (__mmask16)0;
+}
 
-	_mm512_storeu_ps(s, pa);
-	_mm512_storeu_ps(s + 16, pb);
-	*max = new_max;
-	*sum = *sum * earlier + knit__sum1(_mm512_add_ps(pa, pb));
+static float weigh_row(float *s, int64_t count, float scale, float *part) {
+	const __m512 least = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale);
+	__m512 x[VECTORS], most = least, total = _mm512_setzero_ps();
+
+	for (int j = 0; j < VECTORS; ++j) {
+		x[j] = _mm512_mask_mul_ps(least, in_tile(count, j * 16), load_scores(s + j * 16), by);
+		most = _mm512_max_ps(most, x[j]);
+	}
+	const float tile_max = _mm512_reduce_max_ps(most), new_max = tile_max > part[0] ? tile_max : part[0];
+	const __m512 base = _mm512_set1_ps(new_max == -INFINITY ? 0 : new_max);
+	const float earlier = _mm512_cvtss_f32(knit__exp16(_mm512_sub_ps(_mm512_set1_ps(part[0]), base)));
+
+	for (int j = 0; j < VECTORS; ++j) {
+		const __m512 weight = _mm512_maskz_mov_ps(in_tile(count, j * 16), knit__exp16(_mm512_sub_ps(x[j], base)));
+
+		_mm512_storeu_ps(s + j * 16, weight);
+		total = _mm512_add_ps(total, weight);
+	}
+	part[0] = new_max;
+	part[1] = part[1] * earlier + knit__sum1(total);
 	return earlier;
+}
+
+static void weigh(float *s, int64_t rows, int64_t count, float scale, float *const *part, float *factor) {
+	for (int64_t r = 0; r < rows; ++r)
+		factor[r] = weigh_row(s + r * TILE, count, scale, part[r]);
+}
+
+static void merge(float *total, const float *part, int64_t n) {
+	const float max = part[0] > total[0] ? part[0] : total[0], base = max == -INFINITY ? 0 : max;
+	const __m512 a = knit__exp16(_mm512_set1_ps(total[0] - base)), b = knit__exp16(_mm512_set1_ps(part[0] - base));
+
+	total[0] = max;
+	total[1] = total[1] * _mm512_cvtss_f32(a) + part[1] * _mm512_cvtss_f32(b);
+	for (int64_t i = KNIT_ATTENTION_HEAD; i < n; i += 16)
+		_mm512_storeu_ps(total + i, _mm512_fmadd_ps(_mm512_loadu_ps(total + i), a,
+		                                            _mm512_mul_ps(_mm512_loadu_ps(part + i), b)));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* `vectors` times 16 elements of all values; `rest` masks the last one. */
-KNIT_INLINE void mix_some(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride,
-                          int64_t count, const int vectors, const bool whole, __mmask16 rest, float *acc, const knit_attention_ask *ask) {
-	__m512 sum[8];
+/* `vectors` times 16 elements of all values, from `at` on; `rest` masks the only one where not all are there. */
+KNIT_INLINE void mix_some(const knit_dtype t, const int rows, const knit_attention_tile *v, const float *s,
+                          const float *factor, int64_t count, const int64_t at, const int vectors, const bool all,
+                          __mmask16 rest, float *const *acc, const knit_attention_ask *ask) {
+	const char *value = v->data;
+	__m512 sum[TOGETHER][4];
 
-	for (int j = 0; j < vectors; ++j)
-		sum[j] = _mm512_mul_ps(_mm512_loadu_ps(acc + j * 16), _mm512_set1_ps(factor));
-	for (int64_t p = 0; p < count; ++p) {
-		const __m512 weight = _mm512_set1_ps(s[p]);
+	for (int r = 0; r < rows; ++r)
+		for (int j = 0; j < vectors; ++j)
+			sum[r][j] = _mm512_mul_ps(_mm512_loadu_ps(acc[r] + j * 16), _mm512_set1_ps(factor[r]));
+	for (int64_t p = 0; p < count; ++p, value += v->stride) {
+		__m512 x[4];
 
 		if (p % 8 == 0)
 			knit__attention_ask(ask, p);
 		for (int j = 0; j < vectors; ++j)
-			sum[j] = _mm512_fmadd_ps(weight, whole ? knit__load16_all(t, v + p * v_stride, j * 16)
-			                                       : knit__load16(t, v + p * v_stride, j * 16, rest), sum[j]);
+			x[j] = all ? load(t, value, at + j * 16) : knit__load16(t, value, at, rest);
+		for (int r = 0; r < rows; ++r) {
+			const __m512 weight = _mm512_set1_ps(s[r * TILE + p]);
+
+			for (int j = 0; j < vectors; ++j)
+				sum[r][j] = _mm512_fmadd_ps(weight, x[j], sum[r][j]);
+		}
 	}
-	for (int j = 0; j < vectors; ++j)
-		_mm512_storeu_ps(acc + j * 16, sum[j]);
+	for (int r = 0; r < rows; ++r)
+		for (int j = 0; j < vectors; ++j)
+			_mm512_storeu_ps(acc[r] + j * 16, sum[r][j]);
 }
 
-KNIT_INLINE void mix_of(const knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count,
-                        int64_t dim, float *acc, const knit_attention_ask *ask) {
+/* Four vectors at a time, so that a block's scale is fetched once for both its halves; skip: 0, or 16 where the head
+ * begins in the middle of a block. */
+KNIT_INLINE void mix_rows(const knit_dtype t, const int rows, const knit_attention_tile *v, const float *s,
+                          const float *factor, int64_t count, int64_t dim, const int64_t skip, float *const *part,
+                          const knit_attention_ask *ask) {
 	static const knit_attention_ask none;
-	const int64_t bytes = t == KNIT_F32 ? 4 : 2;
-	int64_t i = 0;
+	knit_attention_tile from = *v;
+	float *acc[TOGETHER];
 
-	for (; i + 128 <= dim; i += 128)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 8, true, 0, acc + i, i ? &none : ask);
-	for (; i + 64 <= dim; i += 64)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 4, true, 0, acc + i, i ? &none : ask);
-	for (; i + 16 <= dim; i += 16)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, true, 0, acc + i, i ? &none : ask);
-	if (i < dim)
-		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, false, knit__first16(dim - i), acc + i, i ? &none : ask);
+	for (int r = 0; r < rows; ++r)
+		acc[r] = part[r] + KNIT_ATTENTION_HEAD;
+	for (int64_t i = 0; i < dim; ask = &none) {
+		const int64_t left = dim - i;
+		const int vectors = left >= 64 ? 4 : left >= 16 ? (int)(left / 16) : 0;
+
+		if (vectors == 4)
+			mix_some(t, rows, &from, s, factor, count, skip, 4, true, 0, acc, ask);
+		else if (vectors == 3)
+			mix_some(t, rows, &from, s, factor, count, skip, 3, true, 0, acc, ask);
+		else if (vectors == 2)
+			mix_some(t, rows, &from, s, factor, count, skip, 2, true, 0, acc, ask);
+		else if (vectors == 1)
+			mix_some(t, rows, &from, s, factor, count, skip, 1, true, 0, acc, ask);
+		else if (!is_block(t))
+			mix_some(t, rows, &from, s, factor, count, 0, 1, false, knit__first16(left), acc, ask);
+		i += vectors ? vectors * 16 : left;
+		from.data += is_block(t) ? 2 * block_bytes(t) : t == KNIT_F32 ? vectors * 64 : vectors * 32;
+		for (int r = 0; r < rows; ++r)
+			acc[r] += vectors * 16;
+	}
 }
 
-static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                float *acc, const knit_attention_ask *ask) {
-	if (t == KNIT_F16)
-		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc, ask);
-	else if (t == KNIT_BF16)
-		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc, ask);
+KNIT_INLINE void mix_skip(const knit_dtype t, const int rows, const knit_attention_tile *v, const float *s,
+                          const float *factor, int64_t count, int64_t dim, float *const *part,
+                          const knit_attention_ask *ask) {
+	if (is_block(t) && v->skip)
+		mix_rows(t, rows, v, s, factor, count, dim, 16, part, ask);
 	else
-		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc, ask);
+		mix_rows(t, rows, v, s, factor, count, dim, 0, part, ask);
+}
+
+KNIT_INLINE void mix_of(const knit_dtype t, const knit_attention_tile *v, const float *s, const float *factor,
+                        int64_t rows, int64_t count, int64_t dim, float *const *part, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
+
+	for (; rows >= TOGETHER; ask = &none) {
+		mix_skip(t, TOGETHER, v, s, factor, count, dim, part, ask);
+		rows -= TOGETHER;
+		s += TOGETHER * TILE;
+		factor += TOGETHER;
+		part += TOGETHER;
+	}
+	if (rows == 3)
+		mix_skip(t, 3, v, s, factor, count, dim, part, ask);
+	else if (rows == 2)
+		mix_skip(t, 2, v, s, factor, count, dim, part, ask);
+	else if (rows == 1)
+		mix_skip(t, 1, v, s, factor, count, dim, part, ask);
+}
+
+static void mix(const knit_attention_tile *v, const float *s, const float *factor, int64_t rows, int64_t count,
+                int64_t dim, float *const *part, const knit_attention_ask *ask) {
+	if (v->dtype == KNIT_F16)
+		mix_of(KNIT_F16, v, s, factor, rows, count, dim, part, ask);
+	else if (v->dtype == KNIT_BF16)
+		mix_of(KNIT_BF16, v, s, factor, rows, count, dim, part, ask);
+	else if (v->dtype == KNIT_Q8_0)
+		mix_of(KNIT_Q8_0, v, s, factor, rows, count, dim, part, ask);
+	else if (v->dtype == KNIT_Q4_0)
+		mix_of(KNIT_Q4_0, v, s, factor, rows, count, dim, part, ask);
+	else
+		mix_of(KNIT_F32, v, s, factor, rows, count, dim, part, ask);
+}
+
+/* Blocks in place where no vector spans two. */
+static int64_t in_place(knit_dtype t, int64_t skip, int64_t dim) {
+	return is_block(t) && (skip % 16 != 0 || dim % 16 != 0) ? 0 : TOGETHER;
 }
 
 KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64_t n) {
@@ -168,13 +367,17 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 	}
 }
 
-static const knit_attention_isa isa = {scores, weigh, mix, widen};
+static const knit_attention_isa isa = {scores, weigh, mix, widen, merge, in_place};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);
 }
 
+static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	(void)thread;
+	knit__attention_merge(s, begin, end, &isa);
+}
+
 const knit_cpu_kernel knit__attention_avx512 = {"attention_avx512", KNIT_OP_ATTENTION, KNIT_CPU_AVX512,
                                                 knit__attention_accepts, knit__attention_scratch,
-                                                {{knit__attention_units, run},
-                                                 {knit__attention_merge_units, knit__attention_merge}}};
+                                                {{knit__attention_units, run}, {knit__attention_merge_units, run_merge}}};

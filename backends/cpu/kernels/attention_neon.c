@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#define TILE KNIT_ATTENTION_TILE
+
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
 /* Eight keys at a time; past the last one it is read again and the result not used. */
@@ -36,30 +38,34 @@ KNIT_INLINE void scores_of(const knit_dtype t, const float *q, const char *k, in
 	}
 }
 
-static void scores(knit_dtype t, const float *q, const char *k, int64_t k_stride, int64_t count, int64_t dim, float *s,
-                   const knit_attention_ask *ask) {
-	if (t == KNIT_F16)
-		scores_of(KNIT_F16, q, k, k_stride, count, dim, s, ask);
-	else if (t == KNIT_BF16)
-		scores_of(KNIT_BF16, q, k, k_stride, count, dim, s, ask);
-	else
-		scores_of(KNIT_F32, q, k, k_stride, count, dim, s, ask);
+static void scores(const knit_attention_tile *k, const float *const *q, int64_t rows, int64_t count, int64_t dim,
+                   float *s, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
+
+	for (int64_t r = 0; r < rows; ++r, s += TILE, ask = &none) {
+		if (k->dtype == KNIT_F16)
+			scores_of(KNIT_F16, q[r], k->data, k->stride, count, dim, s, ask);
+		else if (k->dtype == KNIT_BF16)
+			scores_of(KNIT_BF16, q[r], k->data, k->stride, count, dim, s, ask);
+		else
+			scores_of(KNIT_F32, q[r], k->data, k->stride, count, dim, s, ask);
+	}
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-#define QUADS (KNIT_ATTENTION_TILE / 4)
+#define QUADS (TILE / 4)
 
-static float weigh(float *s, int64_t count, float scale, float *max, float *sum) {
+static float weigh_row(float *s, int64_t count, float scale, float *part) {
 	float32x4_t v[QUADS], most = vdupq_n_f32(-INFINITY), total = vdupq_n_f32(0);
 
 	for (int j = 0; j < QUADS; ++j) {
 		v[j] = vbslq_f32(knit__first4(count - j * 4), vmulq_n_f32(vld1q_f32(s + j * 4), scale), vdupq_n_f32(-INFINITY));
 		most = vmaxq_f32(most, v[j]);
 	}
-	const float tile_max = vmaxvq_f32(most), new_max = tile_max > *max ? tile_max : *max;
+	const float tile_max = vmaxvq_f32(most), new_max = tile_max > part[0] ? tile_max : part[0];
 	const float base = new_max == -INFINITY ? 0 : new_max;
-	const float earlier = vgetq_lane_f32(knit__exp4(vdupq_n_f32(*max - base)), 0);
+	const float earlier = vgetq_lane_f32(knit__exp4(vdupq_n_f32(part[0] - base)), 0);
 
 	for (int j = 0; j < QUADS; ++j) {
 		const float32x4_t all = knit__exp4(vsubq_f32(v[j], vdupq_n_f32(base)));
@@ -68,9 +74,25 @@ static float weigh(float *s, int64_t count, float scale, float *max, float *sum)
 		vst1q_f32(s + j * 4, weight);
 		total = vaddq_f32(total, weight);
 	}
-	*max = new_max;
-	*sum = *sum * earlier + knit__sum1(total);
+	part[0] = new_max;
+	part[1] = part[1] * earlier + knit__sum1(total);
 	return earlier;
+}
+
+static void weigh(float *s, int64_t rows, int64_t count, float scale, float *const *part, float *factor) {
+	for (int64_t r = 0; r < rows; ++r)
+		factor[r] = weigh_row(s + r * TILE, count, scale, part[r]);
+}
+
+static void merge(float *total, const float *part, int64_t n) {
+	const float max = part[0] > total[0] ? part[0] : total[0], base = max == -INFINITY ? 0 : max;
+	const float a = vgetq_lane_f32(knit__exp4(vdupq_n_f32(total[0] - base)), 0);
+	const float b = vgetq_lane_f32(knit__exp4(vdupq_n_f32(part[0] - base)), 0);
+
+	total[0] = max;
+	total[1] = total[1] * a + part[1] * b;
+	for (int64_t i = KNIT_ATTENTION_HEAD; i < n; i += 4)
+		vst1q_f32(total + i, vfmaq_n_f32(vmulq_n_f32(vld1q_f32(part + i), b), vld1q_f32(total + i), a));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -115,14 +137,26 @@ KNIT_INLINE void mix_of(const knit_dtype t, const float *s, float factor, const 
 		mix_some(t, s, factor, v + i * bytes, v_stride, count, 1, dim - i, acc + i, i ? &none : ask);
 }
 
-static void mix(knit_dtype t, const float *s, float factor, const char *v, int64_t v_stride, int64_t count, int64_t dim,
-                float *acc, const knit_attention_ask *ask) {
-	if (t == KNIT_F16)
-		mix_of(KNIT_F16, s, factor, v, v_stride, count, dim, acc, ask);
-	else if (t == KNIT_BF16)
-		mix_of(KNIT_BF16, s, factor, v, v_stride, count, dim, acc, ask);
-	else
-		mix_of(KNIT_F32, s, factor, v, v_stride, count, dim, acc, ask);
+static void mix(const knit_attention_tile *v, const float *s, const float *factor, int64_t rows, int64_t count,
+                int64_t dim, float *const *part, const knit_attention_ask *ask) {
+	static const knit_attention_ask none;
+
+	for (int64_t r = 0; r < rows; ++r, s += TILE, ask = &none) {
+		float *const acc = part[r] + KNIT_ATTENTION_HEAD;
+
+		if (v->dtype == KNIT_F16)
+			mix_of(KNIT_F16, s, factor[r], v->data, v->stride, count, dim, acc, ask);
+		else if (v->dtype == KNIT_BF16)
+			mix_of(KNIT_BF16, s, factor[r], v->data, v->stride, count, dim, acc, ask);
+		else
+			mix_of(KNIT_F32, s, factor[r], v->data, v->stride, count, dim, acc, ask);
+	}
+}
+
+/* Blocks are always widened, and all else where four rows or more share it. */
+static int64_t in_place(knit_dtype t, int64_t skip, int64_t dim) {
+	(void)skip, (void)dim;
+	return t == KNIT_F32 || t == KNIT_F16 || t == KNIT_BF16 ? 3 : 0;
 }
 
 /* ---- rows as f32 ------------------------------------------------------------------------------------------------- */
@@ -172,13 +206,17 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 	}
 }
 
-static const knit_attention_isa isa = {scores, weigh, mix, widen};
+static const knit_attention_isa isa = {scores, weigh, mix, widen, merge, in_place};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);
 }
 
+static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	(void)thread;
+	knit__attention_merge(s, begin, end, &isa);
+}
+
 const knit_cpu_kernel knit__attention_neon = {"attention_neon", KNIT_OP_ATTENTION, KNIT_CPU_NEON,
                                               knit__attention_accepts, knit__attention_scratch,
-                                              {{knit__attention_units, run},
-                                               {knit__attention_merge_units, knit__attention_merge}}};
+                                              {{knit__attention_units, run}, {knit__attention_merge_units, run_merge}}};

@@ -18,11 +18,17 @@ extern const knit_cpu_kernel knit__lora_select_plain;
 
 #if defined(__x86_64__)
 extern const knit_cpu_kernel knit__lora_select_avx2, knit__lora_select_avx512;
+extern const knit_cpu_kernel knit__add_avx2, knit__mul_avx2, knit__scale_avx2, knit__silu_avx2, knit__gelu_avx2,
+	knit__map_avx2, knit__rms_norm_avx2, knit__layer_norm_avx2, knit__add_rms_norm_avx2, knit__softmax_avx2,
+	knit__argmax_avx2;
 extern const knit_cpu_kernel knit__linear_f32_avx2, knit__linear_f16_avx2, knit__linear_bf16_avx2,
 	knit__linear_q8_0_avx2, knit__linear_q4_0_avx2,
 	knit__linear_q4_k_avx2, knit__linear_q6_k_avx2, knit__attention_avx2, knit__linear_lora_avx2,
 	knit__linear_group_avx2, knit__linear_glu_avx2, knit__linear_q8_0_panels_avx2, knit__linear_q4_0_panels_avx2,
 	knit__linear_q4_k_panels_avx2, knit__linear_q6_k_panels_avx2;
+extern const knit_cpu_kernel knit__add_avx512, knit__mul_avx512, knit__scale_avx512, knit__silu_avx512,
+	knit__gelu_avx512, knit__map_avx512, knit__rms_norm_avx512, knit__layer_norm_avx512, knit__add_rms_norm_avx512,
+	knit__softmax_avx512, knit__argmax_avx512;
 extern const knit_cpu_kernel knit__linear_f32_avx512, knit__linear_f16_avx512, knit__linear_bf16_avx512,
 	knit__linear_q8_0_avx512, knit__linear_q4_0_avx512,
 	knit__linear_q4_k_avx512, knit__linear_q6_k_avx512, knit__attention_avx512, knit__linear_lora_avx512,

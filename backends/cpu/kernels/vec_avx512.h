@@ -45,15 +45,19 @@ KNIT_INLINE __m512 knit__sum_quarters(__m512 a, __m512 b) {
 	return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
-/* The sums of eight vectors. */
-KNIT_INLINE __m256 knit__sum8(const __m512 v[8]) {
+/* What is left of the sums of eight vectors: e is sum_quarters of the sum_halves of the first four, f of the others. */
+KNIT_INLINE __m256 knit__sum8_ends(__m512 e, __m512 f) {
 	const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-	const __m512 e = knit__sum_quarters(knit__sum_halves(v[0], v[1]), knit__sum_halves(v[2], v[3]));
-	const __m512 f = knit__sum_quarters(knit__sum_halves(v[4], v[5]), knit__sum_halves(v[6], v[7]));
 	const __m512 c = _mm512_add_ps(_mm512_shuffle_ps(e, f, 0x44), _mm512_shuffle_ps(e, f, 0xee));
 	const __m512 d = _mm512_add_ps(c, _mm512_permute_ps(c, 0xb1));
 
 	return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, d));
+}
+
+/* The sums of eight vectors. */
+KNIT_INLINE __m256 knit__sum8(const __m512 v[8]) {
+	return knit__sum8_ends(knit__sum_quarters(knit__sum_halves(v[0], v[1]), knit__sum_halves(v[2], v[3])),
+	                       knit__sum_quarters(knit__sum_halves(v[4], v[5]), knit__sum_halves(v[6], v[7])));
 }
 
 /* As knit__expf. max and min hand back their second operand where one is NaN. */
