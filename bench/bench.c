@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { OPT_SHAPE = CLI_OPT_OWN, OPT_KEEP, OPT_PEER, OPT_BATCH, OPT_SECONDS, OPT_NO_PEAKS, OPT_NO_CHECK, OPT_PROFILE, OPT_TRACE, OPT_HTML, OPT_MD, OPT_CSV };
+enum { OPT_SHAPE = CLI_OPT_OWN, OPT_KEEP, OPT_PEER, OPT_PEER_RUNS, OPT_PEER_STARTS, OPT_PEER_MODEL, OPT_BATCH, OPT_SECONDS, OPT_NO_PEAKS, OPT_NO_CHECK, OPT_NO_LOAD, OPT_PLANT, OPT_PROFILE, OPT_TRACE, OPT_HTML, OPT_MD, OPT_CSV };
 enum { DEFAULT_RUNS = 10 };
 
 static const char help[] =
@@ -34,10 +34,16 @@ static const char help[] =
 	"      --threads N       of the CPU and of peers (one per core)\n"
 	"      --kv TYPE         of keys and values: f16, f32, q8_0 ... (f16)\n"
 	"      --visits LIST, --loops N, --adapter none   as in knit run\n"
-	"      --peer NAME=PATH  another program's bench on the same file, alternating; NAME: llama-bench. May be given again;\n"
-	"                        words after the path are its arguments: --peer \"llama-bench=/opt/llama-bench -ngl 99\"\n"
+	"      --peer NAME=PATH  another program's bench on the same file, alternating; NAME: llama-bench or ik-llama-bench, with\n"
+	"                        a label of your own behind a colon. Words after the path are its arguments. May be given again:\n"
+	"                        --peer llama-bench=/opt/llama-bench --peer \"ik-llama-bench:repacked=/opt/ik/llama-bench -rtr 1\"\n"
+	"      --peer-runs N     runs of each start of a peer's program (3)\n"
+	"      --peer-starts N   starts of it, spread over the runs (one for each)\n"
+	"      --peer-model FILE what peers run instead, where they cannot run the same (a looped model, written out)\n"
 	"      --no-peaks        do not measure what the machine can do\n"
 	"      --no-check        do not compare logits with the reference\n"
+	"      --no-load         do not load the model in processes of its own: no loading from disk, no memory as the system sees it\n"
+	"      --plant-slowdown P%%  make knit's runs longer by waiting, to see whether compare finds it; the rows say so\n"
 	"      --profile         where the time goes: steps by kind, with their share and what they reach of the peak\n"
 	"      --trace FILE      the same step by step, as Chrome trace JSON\n"
 	"      --html FILE       a page with charts, profile included, that needs nothing outside itself\n"
@@ -76,9 +82,11 @@ static bool own_option(bench_options *o, int option, char **argv, int *code) {
 
 	switch (option) {
 	case OPT_SHAPE: o->shape = optarg; return true;
+	case OPT_PEER_MODEL: o->peer_model = optarg; return true;
 	case OPT_KEEP: o->keep = optarg; return true;
 	case OPT_NO_PEAKS: o->no_peaks = true; return true;
 	case OPT_NO_CHECK: o->no_check = true; return true;
+	case OPT_NO_LOAD: o->no_load = true; return true;
 	case OPT_PROFILE: o->profile = true; return true;
 	case OPT_TRACE: o->trace = optarg; return true;
 	case OPT_HTML: o->html = optarg; return true;
@@ -90,6 +98,9 @@ static bool own_option(bench_options *o, int option, char **argv, int *code) {
 	case 'n': wrong = bench_take_list(optarg, 1 << 20, o->makes, &o->make_count) ? NULL : "--make"; break;
 	case 'd': wrong = bench_take_list(optarg, KNIT__MAX_CONTEXT, o->depths, &o->depth_count) ? NULL : "--depth"; break;
 	case 'r': wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->runs) ? NULL : "--runs"; break;
+	case OPT_PEER_RUNS: wrong = cli_parse_i64(optarg, 1, 16, &o->peer_runs) ? NULL : "--peer-runs"; break;
+	case OPT_PEER_STARTS: wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->peer_starts) ? NULL : "--peer-starts"; break;
+	case OPT_PLANT: wrong = bench_take_percent(optarg, &o->planted) ? NULL : "--plant-slowdown"; break;
 	case OPT_BATCH: wrong = cli_parse_i64(optarg, 1, 1 << 16, &o->batch) ? NULL : "--batch"; break;
 	case OPT_SECONDS: wrong = cli_parse_double(optarg, 0, 1e6, &o->seconds) ? NULL : "--seconds"; break;
 	case CLI_OPT_DEVICE: wrong = bench_take_names(optarg, o->devices, &o->device_count) ? NULL : "--device"; break;
@@ -133,8 +144,13 @@ int cli_bench(int argc, char **argv) {
 		{"loops", required_argument, NULL, CLI_OPT_LOOPS},
 		{"adapter", required_argument, NULL, CLI_OPT_ADAPTER},
 		{"peer", required_argument, NULL, OPT_PEER},
+		{"peer-runs", required_argument, NULL, OPT_PEER_RUNS},
+		{"peer-starts", required_argument, NULL, OPT_PEER_STARTS},
+		{"peer-model", required_argument, NULL, OPT_PEER_MODEL},
 		{"no-peaks", no_argument, NULL, OPT_NO_PEAKS},
 		{"no-check", no_argument, NULL, OPT_NO_CHECK},
+		{"no-load", no_argument, NULL, OPT_NO_LOAD},
+		{"plant-slowdown", required_argument, NULL, OPT_PLANT},
 		{"profile", no_argument, NULL, OPT_PROFILE},
 		{"trace", required_argument, NULL, OPT_TRACE},
 		{"html", required_argument, NULL, OPT_HTML},

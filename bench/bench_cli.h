@@ -17,8 +17,10 @@ typedef struct bench_options {
 	int64_t prompts[BENCH_MAX_LIST], makes[BENCH_MAX_LIST], depths[BENCH_MAX_LIST];
 	size_t prompt_count, make_count, depth_count;
 	int64_t runs, batch;
-	double seconds;
-	bool no_peaks, no_check, profile;
+	int64_t peer_runs, peer_starts; /* runs of one start of a peer, 0: its default; its starts, 0: one for each of `runs` */
+	const char *peer_model; /* what peers run instead; NULL: the same file */
+	double seconds, planted; /* planted: bench_run's */
+	bool no_peaks, no_check, no_load, profile;
 	const char *trace, *html; /* files to write; NULL: none */
 	bench_format format;
 	char flags[400]; /* the arguments as they were given */
@@ -29,10 +31,12 @@ int bench_all(const bench_options *o);
 
 /* "0,4096": numbers in [0, hi]. */
 bool bench_take_list(const char *value, int64_t hi, int64_t *out, size_t *count);
+/* "3%" or "3": a fraction. */
+bool bench_take_percent(const char *text, double *out);
 /* "cpu,vulkan": cuts `value` into its names. */
 bool bench_take_names(char *value, const char **out, size_t *count);
 
-/* Opens -o FILE or stdout, lets `print` write, closes. Prints its own error. */
+/* bench/bench_write.c. Opens -o FILE or stdout, lets `print` write, closes. Prints its own error. */
 int bench_write(const char *path, void (*print)(FILE *f, void *user), void *user);
 
 /* bench/bench_compare.c: `knit bench compare`. argv[0] is "compare". */

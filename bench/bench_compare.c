@@ -18,8 +18,7 @@ static const char help[] =
 	"                        the model, or is gone\n"
 	"Exit codes: 0, 1 (--fail-if, or a file that is no result of knit bench), 2 (wrong call).\n";
 
-/* "3%" or "3": a fraction. */
-static bool take_percent(const char *text, double *out) {
+bool bench_take_percent(const char *text, double *out) {
 	char copy[32];
 	const size_t length = strlen(text);
 
@@ -79,7 +78,7 @@ int bench_compare_main(int argc, char **argv) {
 		}
 		if (option != OPT_FAIL_IF)
 			return cli_usage("bench compare", "no option \"%s\", or its value is missing", argv[optind - 1]);
-		if (!take_percent(optarg, &limit))
+		if (!bench_take_percent(optarg, &limit))
 			return cli_usage("bench compare", "--fail-if \"%s\" is no percentage from 0 to 100", optarg);
 	}
 	if (argc - optind != 2)

@@ -20,6 +20,7 @@ typedef struct bench {
 	bench_subject *subjects[2 * BENCH_MAX_SUBJECTS];
 	size_t subject_count;
 	bench_knit_desc descs[BENCH_MAX_SUBJECTS]; /* of the first subjects, which are knit's */
+	bench_loading loading[BENCH_MAX_SUBJECTS]; /* theirs */
 	size_t desc_count;
 	bench_reference *reference;
 	bench_profile *profiles; /* of all subjects */
@@ -90,7 +91,7 @@ static int64_t most(const int64_t *list, size_t count) {
 
 /* What is found out of a subject before the others are there: its first token, what its device can do, whether it is right. */
 static knit_status look_at(bench *b, const bench_knit_desc *desc, bench_subject *s, knit_diag *diag) {
-	knit_status status = bench_knit_first_token(s, diag);
+	knit_status status = bench_knit_first_token(s, BENCH_WARM_RUNS, diag);
 
 	if (status != KNIT_OK)
 		return status;
@@ -106,15 +107,27 @@ static knit_status look_at(bench *b, const bench_knit_desc *desc, bench_subject 
 	return status == KNIT_OK ? bench_reference_check(b->reference, s, diag) : status;
 }
 
-static int open_subjects(bench *b) {
+/* One device or program twice shows what the noise is: "knit cpu #2". */
+static void tell_apart(bench *b, bench_subject *s) {
+	const size_t bytes = strlen(s->name);
+	size_t same = 1;
+
+	for (size_t k = 0; k < b->subject_count; ++k) {
+		const char *const other = b->subjects[k]->name;
+		same += b->subjects[k] != s && strncmp(other, s->name, bytes) == 0 && (other[bytes] == '\0' || other[bytes + 1] == '#');
+	}
+	if (same > 1)
+		snprintf(s->name + bytes, sizeof s->name - bytes, " #%zu", same);
+}
+
+static void describe_subjects(bench *b) {
 	const bench_options *const o = b->o;
 	const int64_t tested = most(o->prompts, o->prompt_count) > most(o->makes, o->make_count)
 	                           ? most(o->prompts, o->prompt_count)
 	                           : most(o->makes, o->make_count);
-	knit_diag diag = {0};
 
-	for (size_t i = 0; i < (o->device_count ? o->device_count : 1); ++i) {
-		const bench_knit_desc desc = {
+	for (size_t i = 0; i < (o->device_count ? o->device_count : 1); ++i)
+		b->descs[b->desc_count++] = (bench_knit_desc){
 			.path = b->path,
 			.device = o->device_count ? o->devices[i] : NULL,
 			.device_memory = o->device_count && strchr(o->devices[i], '+') ? o->common.device_memory : 0,
@@ -126,28 +139,90 @@ static int open_subjects(bench *b) {
 			.loops = o->common.model.loops,
 			.no_adapter = o->common.model.no_adapter,
 		};
-		knit_status status = bench_knit_open(&desc, &b->subjects[b->subject_count], &diag);
+}
+
+static knit_status probe_knit(void *desc, int64_t tokens, bench_probe *out, knit_diag *diag) {
+	return bench_probe_knit(desc, tokens, out, diag);
+}
+
+/* Before this process opens the file: what it has mapped stays in the page cache, and its threads would be lost to a child. */
+static int measure_loading(bench *b, bench_subject **peers) {
+	const bench_options *const o = b->o;
+	knit_diag diag = {0};
+
+	for (size_t i = 0; i < b->desc_count && !o->no_load && !cli_interrupted; ++i) {
+		const int64_t tokens = most(o->prompts, o->prompt_count);
+		const knit_status status = bench_loading_measure(b->path, probe_knit, &b->descs[i], tokens, &b->loading[i], &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		b->run.cached_after_drop = b->loading[i].share_kept;
+	}
+	for (size_t i = 0; i < o->peer_count && !o->no_load && !cli_interrupted; ++i) {
+		bench_loading l;
+		const knit_status status = bench_loading_measure(o->peer_model ? o->peer_model : b->path, bench_peer_probe, peers[i], 0, &l, &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		peers[i]->first_cold = l.cached.load;
+		peers[i]->disk_first = l.disk.load;
+	}
+	return cli_interrupted ? CLI_INTERRUPTED : CLI_OK;
+}
+
+static int open_peers(bench *b, bench_subject **peers) {
+	const bench_options *const o = b->o;
+	knit_diag diag = {0};
+
+	for (size_t i = 0; i < o->peer_count; ++i) {
+		const bench_peer_desc desc = {.spec = o->peers[i], .model = o->peer_model ? o->peer_model : b->path, .threads = b->run.threads,
+		                              .batch = o->batch, .runs = o->peer_runs, .kv = o->common.kv.k};
+		const knit_status status = bench_peer_open(&desc, &peers[i], &diag);
+		if (status != KNIT_OK)
+			return cli_fail_diag(status, &diag);
+		if (o->peer_model)
+			snprintf(peers[i]->model, sizeof peers[i]->model, "%s", o->peer_model);
+	}
+	return CLI_OK;
+}
+
+static int open_knit(bench *b) {
+	knit_diag diag = {0};
+
+	for (size_t i = 0; i < b->desc_count && !cli_interrupted; ++i) {
+		const bench_loading *const l = &b->loading[i];
+		knit_status status = bench_knit_open(&b->descs[i], &b->subjects[b->subject_count], &diag);
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
 		bench_subject *const s = b->subjects[b->subject_count++];
-		b->descs[b->desc_count++] = desc;
 		snprintf(s->name, sizeof s->name, "knit %.40s", s->device);
-		for (size_t k = 0, same = 1; k + 1 < b->subject_count; ++k) /* one device twice shows what the noise is */
-			if (strcmp(b->subjects[k]->device, s->device) == 0)
-				snprintf(s->name, sizeof s->name, "knit %.40s #%zu", s->device, ++same);
-		status = look_at(b, &desc, s, &diag);
+		tell_apart(b, s);
+		status = look_at(b, &b->descs[i], s, &diag);
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
+		if (b->o->no_load)
+			continue;
+		s->load_seconds = l->cached.load;
+		s->first_cold = l->cached.first;
+		s->disk_load = l->disk.load;
+		s->disk_first = l->disk.load + l->disk.first;
+		s->seen = l->cached.memory;
 	}
-	for (size_t i = 0; i < o->peer_count; ++i) {
-		const bench_peer_desc desc = {.spec = o->peers[i], .model = b->path, .threads = b->run.threads, .batch = o->batch,
-		                              .kv = o->common.kv.k};
-		const knit_status status = bench_peer_open(&desc, &b->subjects[b->subject_count], &diag);
-		if (status != KNIT_OK)
-			return cli_fail_diag(status, &diag);
-		++b->subject_count;
+	return cli_interrupted ? CLI_INTERRUPTED : CLI_OK;
+}
+
+static int open_subjects(bench *b) {
+	bench_subject *peers[BENCH_MAX_SUBJECTS] = {0};
+
+	describe_subjects(b);
+	int code = open_peers(b, peers);
+	if (code == CLI_OK)
+		code = measure_loading(b, peers);
+	if (code == CLI_OK)
+		code = open_knit(b);
+	for (size_t i = 0; i < b->o->peer_count && peers[i]; ++i) { /* closed with the others */
+		b->subjects[b->subject_count++] = peers[i];
+		tell_apart(b, peers[i]);
 	}
-	return CLI_OK;
+	return code;
 }
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
@@ -159,7 +234,16 @@ static knit_status measure_once(const bench *b, bench_row *r, bool keep, knit_di
 	const knit_status status = r->subject->kind->run((bench_subject *)(uintptr_t)r->subject, &r->test, got,
 	                                                 sizeof got / sizeof *got, &count, diag);
 
-	(void)b;
+	for (size_t i = 0; status == KNIT_OK && i < count && b->run.planted > 0 && !r->subject->kind->warms_itself; ++i) {
+		const double begin = bench_now();
+		while (bench_now() - begin < got[i] * b->run.planted)
+			;
+		got[i] += bench_now() - begin;
+	}
+	if (status == KNIT_ERR_UNSUPPORTED) {
+		r->absent = true;
+		return KNIT_OK;
+	}
 	for (size_t i = 0; status == KNIT_OK && keep && i < count && r->count < BENCH_MAX_SAMPLES; ++i)
 		r->seconds[r->count++] = got[i];
 	if (status == KNIT_OK && !keep)
@@ -172,6 +256,8 @@ static knit_status warm_up(const bench *b, bench_row *r, knit_diag *diag) {
 	const double begin = bench_now();
 	knit_status status = KNIT_OK;
 
+	if (r->subject->kind->warms_itself)
+		return KNIT_OK;
 	while (status == KNIT_OK && !cli_interrupted && r->warm_up < MAX_WARM_UP && !r->steady) {
 		status = measure_once(b, r, false, diag);
 		r->steady = bench_is_steady(r->seconds, r->warm_up, STEADY_WINDOW, STEADY);
@@ -195,6 +281,13 @@ static void finish_row(bench_row *r, const bench_row *first) {
 		bench_ratio_of(rates, r->count, firsts, first->count, 1, &r->ratio);
 }
 
+/* Whether peers take part in this round: --peer-starts of them, spread evenly. */
+static bool peers_turn(const bench_options *o, int64_t round) {
+	const int64_t starts = o->peer_starts && o->peer_starts < o->runs ? o->peer_starts : o->runs;
+
+	return round == 0 || round * starts / o->runs != (round - 1) * starts / o->runs;
+}
+
 /* All subjects of one test, taking turns. */
 static int measure_test(bench *b, bench_row *rows) {
 	const double begin = bench_now();
@@ -212,6 +305,8 @@ static int measure_test(bench *b, bench_row *rows) {
 		for (size_t i = 0; i < b->subject_count && !cli_interrupted; ++i) {
 			/* The order turns round each time, so that none always runs on what another left. */
 			const size_t at = round % 2 ? b->subject_count - 1 - i : i;
+			if (rows[at].absent || (rows[at].subject->kind->warms_itself && !peers_turn(b->o, round)))
+				continue;
 			const knit_status status = measure_once(b, &rows[at], true, &diag);
 			if (status != KNIT_OK)
 				return cli_fail("%s: %s", rows[at].subject->name, diag.text[0] ? diag.text : knit_status_name(status));
@@ -240,6 +335,23 @@ static size_t list_tests(const bench_options *o, bench_test *out) {
 	return n;
 }
 
+/* Moves the rows of subjects that have the test to the front; returns how many. */
+static size_t keep_present(bench_row *rows, size_t count) {
+	size_t n = 0;
+	char name[48];
+
+	for (size_t i = 0; i < count; ++i) {
+		bench_test_name(&rows[i].test, name);
+		if (rows[i].absent)
+			fprintf(stderr, "note: %s has no test like %s\n", rows[i].subject->name, name);
+		else
+			rows[n++] = rows[i];
+	}
+	for (size_t i = n; i < count; ++i)
+		rows[i] = (bench_row){0};
+	return n;
+}
+
 static int measure(bench *b) {
 	bench_test tests[MAX_TESTS];
 	const size_t count = list_tests(b->o, tests);
@@ -260,7 +372,7 @@ static int measure(bench *b) {
 		}
 		code = measure_test(b, rows);
 		if (code == CLI_OK || rows[0].count >= 3)
-			b->run.row_count += b->subject_count;
+			b->run.row_count += keep_present(rows, b->subject_count);
 	}
 	if (others >= 0)
 		b->run.busy = (bench_others_seconds() - others) / ((bench_now() - begin) * bench_cores());
@@ -319,42 +431,13 @@ static void print_trace(FILE *f, void *user) {
 	bench_profile_trace(f, b->profiles, b->profile_count);
 }
 
-int bench_write(const char *path, void (*write)(FILE *f, void *user), void *user) {
-	const knit_allocator *a;
-	knit_context *ctx = NULL;
-	cli_file file;
-	char *data = NULL;
-	size_t bytes = 0;
-
-	if (!path) {
-		write(stdout, user);
-		return cli_finish_stdout();
-	}
-	FILE *const f = open_memstream(&data, &bytes);
-	if (!f)
-		return cli_fail("out of memory");
-	write(f, user);
-	fclose(f);
-	if (knit_context_create(NULL, &ctx) != KNIT_OK) {
-		free(data);
-		return cli_fail("out of memory");
-	}
-	a = &ctx->a;
-	int code = cli_file_open(a, path, &file);
-	if (code == CLI_OK) {
-		cli_file_write(&file, data, bytes);
-		code = cli_file_close(&file, KNIT_OK);
-	}
-	free(data);
-	knit_context_destroy(ctx);
-	return code;
-}
-
 static void describe(bench *b) {
 	const bench_options *const o = b->o;
 
 	b->run.threads = o->common.threads ? o->common.threads : bench_cores();
 	b->run.batch = o->batch;
+	b->run.cached_after_drop = -1;
+	b->run.planted = o->planted;
 	snprintf(b->run.kv, sizeof b->run.kv, "%s", knit_dtype_name(o->common.kv.k ? o->common.kv.k : KNIT_F16));
 	snprintf(b->run.flags, sizeof b->run.flags, "%s", o->flags);
 	bench_machine(&b->run);
@@ -373,6 +456,11 @@ int bench_all(const bench_options *o) {
 	if (code == CLI_OK)
 		code = measure(b);
 	b->run.clock_after = bench_clock_loop();
+	if (code == CLI_OK && !o->no_peaks) {
+		b->run.peaks.read_gbps_first = b->run.peaks.read_gbps;
+		const double again = bench_measure_read(b->run.threads);
+		b->run.peaks.read_gbps = again > b->run.peaks.read_gbps ? again : b->run.peaks.read_gbps;
+	}
 	if (code == CLI_OK && (o->profile || o->trace || o->html))
 		code = profile(b);
 	if ((code == CLI_OK || code == CLI_INTERRUPTED) && b->run.row_count) {

@@ -24,21 +24,24 @@ static void add_run(const knit_program *p, int64_t n, int64_t context, knit_run_
 	*steps += (double)p->buckets[bucket].schedule->step_count;
 }
 
-/* Whether most bytes of weights are in a block format, whose products are of 8-bit numbers. */
-static bool mostly_blocks(const knit_program *p) {
+/* What most bytes of weights are: a block format, whose products are of 8-bit numbers, or f16. */
+static void kind_of_weights(const knit_program *p, bench_cost *out) {
 	const knit_schedule *const s = p->buckets[0].schedule;
-	uint64_t blocks = 0, others = 0;
+	uint64_t blocks = 0, halves = 0, others = 0;
 
 	for (uint32_t i = 0; i < s->buffer_count; ++i) {
 		if (s->buffers[i].use != KNIT_BUFFER_CONST)
 			continue;
 		const knit_dtype type = p->graph->values[p->graph->storages[s->buffers[i].storage].value].dtype;
-		if (type == KNIT_F32 || type == KNIT_F16 || type == KNIT_BF16)
+		if (type == KNIT_F16)
+			halves += s->buffers[i].bytes;
+		else if (type == KNIT_F32 || type == KNIT_BF16)
 			others += s->buffers[i].bytes;
 		else
 			blocks += s->buffers[i].bytes;
 	}
-	return blocks > others;
+	out->int8 = blocks > others + halves;
+	out->f16 = halves > others + blocks;
 }
 
 void bench_cost_of(const knit_program *p, const bench_test *test, int64_t batch, bench_cost *out) {
@@ -63,7 +66,7 @@ void bench_cost_of(const knit_program *p, const bench_test *test, int64_t batch,
 	out->state_bytes = (double)(cost.sum.state_read + cost.sum.state_write) / runs;
 	out->all_bytes = (double)(cost.sum.read + cost.sum.write) / runs;
 	out->steps /= runs;
-	out->int8 = mostly_blocks(p);
+	kind_of_weights(p, out);
 	knit__run_cost_clear(&cost);
 }
 
@@ -80,6 +83,8 @@ double bench_read_peak(const bench_run *run, const bench_subject *s) {
 double bench_compute_peak(const bench_run *run, const bench_row *r) {
 	if (!r->subject->on_host)
 		return 0;
+	if (r->cost.f16 && run->peaks.f16_gflops > 0)
+		return run->peaks.f16_gflops;
 	return r->cost.int8 && run->peaks.int8_gops > 0 ? run->peaks.int8_gops : run->peaks.f32_gflops;
 }
 

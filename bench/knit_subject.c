@@ -153,6 +153,7 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 	                                .visits = desc->visits,
 	                                .loops = desc->loops,
 	                                .no_adapter = desc->no_adapter,
+	                                .tokenizer = KNIT__TOKENIZER_IF_THERE, /* not used here, but it belongs to loading */
 	                                .skip_finite_check = true};
 	if (status == KNIT_OK)
 		status = knit__model_load(s->ctx, &model, &s->model, diag);
@@ -187,21 +188,24 @@ static int by_value(const void *a, const void *b) {
 	return (x > y) - (x < y);
 }
 
-knit_status bench_knit_first_token(bench_subject *subject, knit_diag *diag) {
-	enum { WARM_RUNS = 5 };
+knit_status bench_knit_first_token(bench_subject *subject, int warm_runs, knit_diag *diag) {
 	knit_subject *const s = (knit_subject *)subject;
-	double seconds[1 + WARM_RUNS];
+	double seconds[1 + BENCH_WARM_RUNS] = {0};
 
-	for (int i = 0; i < 1 + WARM_RUNS; ++i) {
+	warm_runs = warm_runs < BENCH_WARM_RUNS ? warm_runs : BENCH_WARM_RUNS;
+
+	for (int i = 0; i < 1 + warm_runs; ++i) {
 		const double begin = bench_now();
 		const knit_status status = feed(s, 0, BENCH_FIRST_PROMPT, diag);
 		if (status != KNIT_OK)
 			return status;
 		seconds[i] = bench_now() - begin;
 	}
-	qsort(seconds + 1, WARM_RUNS, sizeof *seconds, by_value);
 	subject->first_cold = seconds[0];
-	subject->first_warm = seconds[1 + WARM_RUNS / 2];
+	if (warm_runs > 0) {
+		qsort(seconds + 1, (size_t)warm_runs, sizeof *seconds, by_value);
+		subject->first_warm = seconds[1 + warm_runs / 2];
+	}
 	s->held = s->held < BENCH_FIRST_PROMPT ? BENCH_FIRST_PROMPT : s->held;
 	return KNIT_OK;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -20,7 +21,7 @@
 
 /* The inner loops are unrolled so that their sums are registers: a compiler that leaves them an array in memory measures
  * its stack. */
-typedef enum work_kind { READ, COPY, FLOPS, INT8 } work_kind;
+typedef enum work_kind { READ, COPY, FLOPS, F16, INT8 } work_kind;
 
 typedef struct work {
 	work_kind kind;
@@ -121,6 +122,92 @@ __attribute__((target("avx512f"))) static double flops_avx512(uint64_t repeat, v
 	return (double)repeat * 16 * 16 * 2;
 }
 
+/* Halves from memory that is in the first cache, widened, each used by 8 multiply-adds as a kernel with blocks of 8 rows would. */
+__attribute__((target("avx512f"))) static double f16_avx512(uint64_t repeat, volatile uint64_t *sink) {
+	static const uint16_t halves[2 * 16] = {0x3bfe, 0x3bfd, 0x3bfc}; /* a little below 1 */
+	const __m512 y = _mm512_set1_ps(1.0f);
+	__m512 acc[16];
+
+#pragma GCC unroll 16
+	for (int k = 0; k < 16; ++k)
+		acc[k] = _mm512_set1_ps((float)k);
+	for (uint64_t i = 0; i < repeat; ++i) {
+#pragma GCC unroll 2
+		for (int h = 0; h < 2; ++h) {
+			__m256i loaded = _mm256_loadu_si256((const __m256i *)(halves + 16 * h));
+			__asm__ volatile("" : "+x"(loaded));
+			const __m512 x = _mm512_cvtph_ps(loaded);
+#pragma GCC unroll 8
+			for (int k = 0; k < 8; ++k)
+				acc[8 * h + k] = _mm512_fmadd_ps(acc[8 * h + k], x, y);
+		}
+	}
+#pragma GCC unroll 16
+	for (int k = 1; k < 16; ++k)
+		acc[0] = _mm512_add_ps(acc[0], acc[k]);
+	*sink += (uint64_t)_mm512_cvtss_f32(acc[0]);
+	return (double)repeat * 16 * 16 * 2;
+}
+
+__attribute__((target("avx2,fma,f16c"))) static double f16_avx2(uint64_t repeat, volatile uint64_t *sink) {
+	static const uint16_t halves[2 * 8] = {0x3bfe, 0x3bfd, 0x3bfc};
+	const __m256 y = _mm256_set1_ps(1.0f);
+	__m256 acc[12];
+
+#pragma GCC unroll 16
+	for (int k = 0; k < 12; ++k)
+		acc[k] = _mm256_set1_ps((float)k);
+	for (uint64_t i = 0; i < repeat; ++i) {
+#pragma GCC unroll 2
+		for (int h = 0; h < 2; ++h) {
+			__m128i loaded = _mm_loadu_si128((const __m128i *)(halves + 8 * h));
+			__asm__ volatile("" : "+x"(loaded));
+			const __m256 x = _mm256_cvtph_ps(loaded);
+#pragma GCC unroll 6
+			for (int k = 0; k < 6; ++k)
+				acc[6 * h + k] = _mm256_fmadd_ps(acc[6 * h + k], x, y);
+		}
+	}
+#pragma GCC unroll 16
+	for (int k = 1; k < 12; ++k)
+		acc[0] = _mm256_add_ps(acc[0], acc[k]);
+	*sink += (uint64_t)_mm256_cvtss_f32(acc[0]);
+	return (double)repeat * 12 * 8 * 2;
+}
+
+/* With the compilers that know the instructions. */
+#if (defined(__clang_major__) && __clang_major__ >= 15) || (!defined(__clang_major__) && __GNUC__ >= 12)
+#define KNIT_BENCH_FP16
+/* Sums in half precision, too. */
+__attribute__((target("avx512f,avx512fp16"))) static double f16_avx512fp16(uint64_t repeat, volatile uint64_t *sink) {
+	const __m512h x = _mm512_castsi512_ph(_mm512_set1_epi16(0x3bfe)), y = _mm512_castsi512_ph(_mm512_set1_epi16(0x3c00));
+	__m512h acc[16];
+
+#pragma GCC unroll 16
+	for (int k = 0; k < 16; ++k)
+		acc[k] = x;
+	for (uint64_t i = 0; i < repeat; ++i)
+#pragma GCC unroll 16
+		for (int k = 0; k < 16; ++k)
+			acc[k] = _mm512_fmadd_ph(acc[k], x, y);
+#pragma GCC unroll 16
+	for (int k = 1; k < 16; ++k)
+		acc[0] = _mm512_add_ph(acc[0], acc[k]);
+	*sink += (uint64_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(_mm512_castph_si512(acc[0])));
+	return (double)repeat * 16 * 32 * 2;
+}
+
+#endif
+
+static bool has_avx512fp16(void) {
+	unsigned a, b, c, d;
+
+#ifndef KNIT_BENCH_FP16
+	return false;
+#endif
+	return __builtin_cpu_supports("avx512f") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
+}
+
 /* Products of bytes summed to 32 bits: vpdpbusd, or vpmaddubsw, vpmaddwd and an addition. */
 __attribute__((target("avx512f,avx512vnni"))) static double int8_vnni(uint64_t repeat, volatile uint64_t *sink) {
 	const __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(1);
@@ -179,12 +266,20 @@ static double compute(work_kind kind, uint64_t repeat, volatile uint64_t *sink) 
 		return __builtin_cpu_supports("avx512vnni") ? int8_vnni(repeat, sink)
 		       : __builtin_cpu_supports("avx2")     ? int8_avx2(repeat, sink)
 		                                            : 0;
+#ifdef KNIT_BENCH_FP16
+	if (kind == F16 && has_avx512fp16())
+		return f16_avx512fp16(repeat, sink);
+#endif
+	if (kind == F16)
+		return __builtin_cpu_supports("avx512f")                                 ? f16_avx512(repeat, sink)
+		       : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? f16_avx2(repeat, sink) /* F16C came before AVX2 */
+		                                                                         : 0;
 	if (__builtin_cpu_supports("avx512f"))
 		return flops_avx512(repeat, sink);
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 		return flops_avx2(repeat, sink);
 #endif
-	return kind == INT8 ? 0 : flops_plain(repeat, sink);
+	return kind == FLOPS ? flops_plain(repeat, sink) : 0;
 }
 
 static void *worker(void *arg) {
@@ -193,7 +288,7 @@ static void *worker(void *arg) {
 	pthread_barrier_wait(w->start);
 	w->begin = bench_now();
 	w->units = 0;
-	if (w->kind == FLOPS || w->kind == INT8)
+	if (w->kind != READ && w->kind != COPY)
 		w->units = compute(w->kind, w->repeat, &w->sink);
 	for (uint64_t i = 0; (w->kind == READ || w->kind == COPY) && i < w->repeat; ++i) {
 		if (w->kind == READ) {
@@ -268,7 +363,7 @@ void bench_measure_peaks(uint32_t count, bench_peaks *out) {
 	                          cache_size(_SC_LEVEL3_CACHE_SIZE, 16 << 20)};
 	bool ok = works && threads;
 
-	*out = (bench_peaks){.threads = count};
+	*out = (bench_peaks){.threads = count, .f16_by = ""};
 	for (uint32_t i = 0; ok && i < count; ++i) {
 		works[i].data = aligned_alloc(4096, MEMORY_BYTES);
 		ok = works[i].data != NULL;
@@ -286,10 +381,33 @@ void bench_measure_peaks(uint32_t count, bench_peaks *out) {
 			out->cache_copy_gbps[i] = best_of(works, threads, count, COPY, out->cache_bytes[i]);
 		}
 		out->f32_gflops = best_of(works, threads, count, FLOPS, 0);
+		out->f16_gflops = best_of(works, threads, count, F16, 0);
+#if defined(__x86_64__)
+		out->f16_by = out->f16_gflops == 0 ? "" : has_avx512fp16() ? "avx512-fp16" : "widened";
+#endif
 		out->int8_gops = best_of(works, threads, count, INT8, 0);
 	}
 	for (uint32_t i = 0; works && i < count; ++i)
 		free(works[i].data);
 	free(works);
 	free(threads);
+}
+
+double bench_measure_read(uint32_t count) {
+	work *const works = calloc(count, sizeof *works);
+	pthread_t *const threads = calloc(count, sizeof *threads);
+	bool ok = works && threads;
+
+	for (uint32_t i = 0; ok && i < count; ++i) {
+		works[i].data = aligned_alloc(4096, MEMORY_BYTES);
+		ok = works[i].data != NULL;
+		if (ok)
+			memset(works[i].data, (int)i + 1, MEMORY_BYTES);
+	}
+	const double gbps = ok ? best_of(works, threads, count, READ, MEMORY_BYTES) : 0;
+	for (uint32_t i = 0; works && i < count; ++i)
+		free(works[i].data);
+	free(works);
+	free(threads);
+	return gbps;
 }

@@ -1,6 +1,8 @@
-/* The dialect llama-bench: one process per run, `-o json`, whose samples_ns we take. It loads the file anew each time, outside
+/* The dialects of llama-bench: one process per run, `-o json`, whose samples_ns we take. It loads the file anew each time, outside
  * of its own measurement. */
 #include "peer.h"
+
+#include "child.h"
 
 #include "../graph/base.h"
 #include "../graph/dtype.h"
@@ -9,24 +11,31 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
+enum { MAX_EXTRA = 32, MAX_WORDS = 32, WORD = 24 };
 
-enum { REPETITIONS = 3, MAX_OUTPUT = 1 << 20, MAX_EXTRA = 16 };
+/* Programs that share the options and the JSON, but for these. */
+typedef struct dialect {
+	const char *name, *cold_option, *cold_value; /* do not warm up: an option, and its value or NULL */
+	bool has_depth; /* -d; else decode after a prompt as -gp DEPTH,N, and no prompt after another */
+	bool cold;      /* it warms a prompt up with one token: its first run of each start is thrown away */
+} dialect;
+
+static const dialect dialects[] = {{"llama-bench", "--no-warmup", NULL, true, false}, {"ik-llama-bench", "-w", "0", false, true}};
 
 typedef struct peer {
 	bench_subject base;
+	const dialect *dialect;
 	char *program, *model; /* program: and its further arguments behind it, each terminated */
 	char *extra[MAX_EXTRA];
 	size_t extra_count;
+	char text[64]; /* the further arguments again, for people */
 	uint32_t threads;
-	int64_t batch;
+	int64_t batch, runs;
 	const char *kv;
 } peer;
 
@@ -38,45 +47,6 @@ static void peer_close(bench_subject *s) {
 	free(p);
 }
 
-/* What the program wrote to stdout, terminated; NULL with the reason. */
-static char *output_of(const peer *p, char *const *argv, knit_diag *diag) {
-	posix_spawn_file_actions_t actions;
-	char *text = calloc(1, MAX_OUTPUT);
-	size_t have = 0;
-	int ends[2], state = 0;
-	pid_t child;
-
-	if (!text || pipe(ends) != 0) {
-		free(text);
-		knit__fail(diag, KNIT_ERR_IO, 0, "no pipe to %s: %s", p->program, strerror(errno));
-		return NULL;
-	}
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-	posix_spawn_file_actions_addclose(&actions, ends[0]);
-	posix_spawn_file_actions_addclose(&actions, ends[1]);
-	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0); /* O_WRONLY */
-	const int error = posix_spawnp(&child, p->program, &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(ends[1]);
-	for (ssize_t n = 1; error == 0 && n > 0 && have < MAX_OUTPUT - 1; have += n > 0 ? (size_t)n : 0) {
-		n = read(ends[0], text + have, MAX_OUTPUT - 1 - have);
-		if (n < 0 && errno == EINTR)
-			n = 1, have -= 1;
-	}
-	close(ends[0]);
-	if (error == 0)
-		while (waitpid(child, &state, 0) < 0 && errno == EINTR)
-			;
-	if (error || !WIFEXITED(state) || WEXITSTATUS(state) != 0) {
-		knit__fail(diag, error ? KNIT_ERR_NOT_FOUND : KNIT_ERR_IO, 0, "%s %s", p->program,
-		           error ? strerror(error) : "ended with an error: run it by hand to see why");
-		free(text);
-		return NULL;
-	}
-	return text;
-}
-
 /* What it says of itself: build, processor or GPU. */
 static void read_version(peer *p, const cJSON *row) {
 	const cJSON *const commit = cJSON_GetObjectItemCaseSensitive(row, "build_commit");
@@ -85,7 +55,8 @@ static void read_version(peer *p, const cJSON *row) {
 	const cJSON *const cpu = cJSON_GetObjectItemCaseSensitive(row, "cpu_info"), *const gpu = cJSON_GetObjectItemCaseSensitive(row, "gpu_info");
 
 	if (cJSON_IsString(commit) && cJSON_IsNumber(number))
-		snprintf(p->base.version, sizeof p->base.version, "build %.0f (%.40s)", number->valuedouble, commit->valuestring);
+		snprintf(p->base.version, sizeof p->base.version, "build %.0f (%.20s)%s%.50s", number->valuedouble, commit->valuestring,
+		         p->text[0] ? " " : "", p->text);
 	if (cJSON_IsString(backends))
 		snprintf(p->base.device, sizeof p->base.device, "%.60s", backends->valuestring);
 	if (cJSON_IsString(gpu) && gpu->valuestring[0])
@@ -94,86 +65,149 @@ static void read_version(peer *p, const cJSON *row) {
 		snprintf(p->base.driver, sizeof p->base.driver, "%.150s", cpu->valuestring);
 }
 
-static knit_status read_samples(peer *p, const char *text, double *out, size_t cap, size_t *count,
-                                knit_diag *diag) {
+static knit_status read_samples(peer *p, const char *text, size_t skip, double *out, size_t cap, size_t *count, knit_diag *diag) {
 	cJSON *const root = cJSON_Parse(text);
 	const cJSON *const first = cJSON_GetArrayItem(root, 0);
 	const cJSON *const samples = cJSON_GetObjectItemCaseSensitive(first, "samples_ns");
 	const cJSON *item;
+	size_t seen = 0;
 
 	*count = 0;
 	read_version(p, first);
 	cJSON_ArrayForEach(item, samples) {
-		if (cJSON_IsNumber(item) && item->valuedouble > 0 && *count < cap)
+		if (cJSON_IsNumber(item) && item->valuedouble > 0 && seen++ >= skip && *count < cap)
 			out[(*count)++] = item->valuedouble * 1e-9;
 	}
 	cJSON_Delete(root);
 	return *count ? KNIT_OK : knit__fail(diag, KNIT_ERR_FORMAT, 0, "%s wrote no samples_ns", p->program);
 }
 
-static knit_status run(bench_subject *s, const bench_test *test, double *out, size_t cap, size_t *count,
-                       knit_diag *diag) {
-	peer *const p = (peer *)s;
-	char prompt[24], made[24], depth[24], threads[16], batch[24], repetitions[8];
+typedef struct words { char *argv[2 * MAX_WORDS + MAX_EXTRA + 1], numbers[MAX_WORDS][WORD]; size_t count, used; } words;
 
-	snprintf(prompt, sizeof prompt, "%" PRId64, test->prompt);
-	snprintf(made, sizeof made, "%" PRId64, test->made);
-	snprintf(depth, sizeof depth, "%" PRId64, test->depth);
-	snprintf(threads, sizeof threads, "%u", p->threads);
-	snprintf(batch, sizeof batch, "%" PRId64, p->batch);
-	snprintf(repetitions, sizeof repetitions, "%d", cap < REPETITIONS ? (int)cap : REPETITIONS);
-	char *argv[32 + MAX_EXTRA] = {p->program, "-m", p->model, "-p", prompt, "-n", made, "-d", depth, "-t", threads, "-b", batch,
-	                              "-ub", batch, "-ctk", (char *)(uintptr_t)p->kv, "-ctv", (char *)(uintptr_t)p->kv, "-r",
-	                              repetitions, "-o", "json"};
-	size_t argc = 0;
+static void word(words *w, const char *text) { w->argv[w->count++] = (char *)(uintptr_t)text; }
 
-	while (argv[argc])
-		++argc;
+static void option(words *w, const char *name, int64_t value) {
+	snprintf(w->numbers[w->used], WORD, "%" PRId64, value);
+	word(w, name);
+	word(w, w->numbers[w->used++]);
+}
+
+static void command(const peer *p, const bench_test *test, int64_t runs, words *w) {
+	const bool together = !p->dialect->has_depth && test->depth; /* -gp */
+
+	*w = (words){0};
+	word(w, p->program);
+	word(w, "-m");
+	word(w, p->model);
+	option(w, "-p", test->prompt);
+	option(w, "-n", together ? 0 : test->made);
+	if (together) {
+		word(w, "-gp");
+		snprintf(w->numbers[w->used], WORD, "%" PRId64 ",%" PRId64, test->depth, test->made);
+		word(w, w->numbers[w->used++]);
+	} else if (p->dialect->has_depth) {
+		option(w, "-d", test->depth);
+	}
+	option(w, "-t", p->threads);
+	option(w, "-b", p->batch);
+	option(w, "-ub", p->batch);
+	word(w, "-ctk");
+	word(w, p->kv);
+	word(w, "-ctv");
+	word(w, p->kv);
+	option(w, "-r", runs);
+	word(w, "-o");
+	word(w, "json");
 	for (size_t i = 0; i < p->extra_count; ++i)
-		argv[argc++] = p->extra[i];
-	char *const text = output_of(p, argv, diag);
-	if (!text)
-		return diag->status ? diag->status : KNIT_ERR_IO;
-	const knit_status status = read_samples(p, text, out, cap, count, diag);
-	free(text);
+		word(w, p->extra[i]);
+}
+
+static knit_status run(bench_subject *s, const bench_test *test, double *out, size_t cap, size_t *count, knit_diag *diag) {
+	peer *const p = (peer *)s;
+	const size_t runs = (size_t)p->runs < cap ? (size_t)p->runs : cap;
+	const size_t skip = p->dialect->cold && test->prompt ? 1 : 0;
+	bench_child child;
+	words w;
+
+	*count = 0;
+	if (!p->dialect->has_depth && test->depth && test->prompt)
+		return knit__fail(diag, KNIT_ERR_UNSUPPORTED, 0, "%s has no prompt after others", p->base.name);
+	command(p, test, (int64_t)(runs + skip), &w);
+	knit_status status = bench_child_run(w.argv, &child, diag);
+	if (status != KNIT_OK)
+		return status;
+	bench_resident_raise(&p->base.seen, &child.memory);
+	status = read_samples(p, child.text, skip, out, cap, count, diag);
+	free(child.text);
 	return status;
 }
 
-static const bench_subject_kind kind = {run, peer_close};
+knit_status bench_peer_probe(void *subject, int64_t tokens, bench_probe *out, knit_diag *diag) {
+	peer *const p = subject;
+	const bench_test test = {.prompt = BENCH_FIRST_PROMPT};
+	bench_child child;
+	words w;
+
+	(void)tokens;
+	command(p, &test, 1, &w);
+	word(&w, p->dialect->cold_option);
+	if (p->dialect->cold_value)
+		word(&w, p->dialect->cold_value);
+	const knit_status status = bench_child_run(w.argv, &child, diag);
+	if (status != KNIT_OK)
+		return status;
+	free(child.text);
+	*out = (bench_probe){.load = child.seconds, .loaded = child.memory, .memory = child.memory};
+	return KNIT_OK;
+}
+
+static const bench_subject_kind kind = {run, peer_close, .warms_itself = true};
+
+/* "ik-llama-bench:repacked=/opt/llama-bench -rtr 1": dialect, what to call it, program, further arguments. */
+static knit_status take_spec(peer *p, const char *spec, knit_diag *diag) {
+	const size_t left = strcspn(spec, "="), name = strcspn(spec, ":=");
+	char *save = NULL;
+
+	for (size_t i = 0; i < sizeof dialects / sizeof *dialects; ++i)
+		if (strlen(dialects[i].name) == name && strncmp(spec, dialects[i].name, name) == 0)
+			p->dialect = &dialects[i];
+	if (!p->dialect || spec[left] != '=' || (spec[name] == ':' && left == name + 1))
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "--peer %.100s: needs llama-bench=PATH or ik-llama-bench=PATH, or with a label llama-bench:LABEL=PATH",
+		                  spec);
+	p->program = strdup(spec + left + 1);
+	if (!p->program)
+		return knit__fail_memory(diag, "a peer", left);
+	snprintf(p->base.name, sizeof p->base.name, "%s%s%.*s", p->dialect->name, spec[name] == ':' ? " " : "",
+	         left > name ? (int)(left - name - 1) : 0, left > name ? spec + name + 1 : "");
+	snprintf(p->text, sizeof p->text, "%s", strchr(p->program, ' ') ? strchr(p->program, ' ') + 1 : "");
+	strtok_r(p->program, " ", &save);
+	for (char *w = strtok_r(NULL, " ", &save); w && p->extra_count < MAX_EXTRA; w = strtok_r(NULL, " ", &save))
+		p->extra[p->extra_count++] = w;
+	if (access(p->program, X_OK) != 0)
+		return knit__fail(diag, KNIT_ERR_NOT_FOUND, 0, "%.200s: %s", p->program, strerror(errno));
+	return KNIT_OK;
+}
 
 knit_status bench_peer_open(const bench_peer_desc *desc, bench_subject **out, knit_diag *diag) {
-	const char *const path = strchr(desc->spec, '=');
 	peer *const p = calloc(1, sizeof *p);
 
 	*out = NULL;
-	if (!path || strncmp(desc->spec, "llama-bench=", 12) != 0) {
-		free(p);
-		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "--peer %s: needs llama-bench=PATH", desc->spec);
-	}
 	if (!p)
 		return knit__fail_memory(diag, "a peer", sizeof *p);
 	p->base.kind = &kind;
-	p->program = strdup(path + 1);
 	p->model = strdup(desc->model);
 	p->threads = desc->threads;
 	p->batch = desc->batch;
+	p->runs = desc->runs ? desc->runs : BENCH_PEER_RUNS;
 	p->kv = desc->kv ? knit__dtype_info(desc->kv)->name : "f16";
-	if (!p->program || !p->model) {
-		peer_close(&p->base);
-		return knit__fail_memory(diag, "a peer", sizeof *p);
-	}
-	char *save = NULL;
-	strtok_r(p->program, " ", &save);
-	for (char *word = strtok_r(NULL, " ", &save); word && p->extra_count < MAX_EXTRA; word = strtok_r(NULL, " ", &save))
-		p->extra[p->extra_count++] = word;
-	if (access(p->program, X_OK) != 0) {
-		const knit_status status = knit__fail(diag, KNIT_ERR_NOT_FOUND, 0, "%.200s: %s", p->program, strerror(errno));
+	const knit_status status = p->model ? take_spec(p, desc->spec, diag) : knit__fail_memory(diag, "a peer", sizeof *p);
+	if (status != KNIT_OK) {
 		peer_close(&p->base);
 		return status;
 	}
-	snprintf(p->base.name, sizeof p->base.name, "llama-bench");
 	snprintf(p->base.version, sizeof p->base.version, "%.90s", p->program);
-	p->base.on_host = p->extra_count == 0;
+	/* With arguments of its own it may use whatever device. */
+	p->base.on_host = strstr(p->text, "-ngl") == NULL && strstr(p->text, "-dev") == NULL;
 	*out = &p->base;
 	return KNIT_OK;
 }

@@ -30,9 +30,10 @@ static void heads(FILE *f, const bench_run *run, const char *prefix) {
 	fprintf(f, "%scommit   %s; %s; KV %s, batch %" PRId64 ", seed %" PRIu64 "\n", prefix,
 	        run->commit[0] ? run->commit : "unknown", run->date, run->kv, run->batch, run->seed);
 	if (p->read_gbps > 0) {
-		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; caches read %.0f, %.0f, %.0f; f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
+		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; caches read %.0f, %.0f, %.0f; f32 %.0f GFLOP/s, f16 %.0f%s%s%s, int8 %.0f GOP/s\n",
 		        prefix, p->read_gbps, p->copy_gbps, p->cache_read_gbps[0], p->cache_read_gbps[1], p->cache_read_gbps[2],
-		        p->f32_gflops, p->int8_gops);
+		        p->f32_gflops, p->f16_gflops, p->f16_by && p->f16_by[0] ? " (" : "", p->f16_by ? p->f16_by : "", p->f16_by && p->f16_by[0] ? ")" : "",
+		        p->int8_gops);
 	}
 	for (size_t i = 0; i < count; ++i)
 		fprintf(f, "%swarning  %s\n", prefix, warnings[i]);
@@ -40,12 +41,12 @@ static void heads(FILE *f, const bench_run *run, const char *prefix) {
 
 /* ---- cells: the same for the table and for Markdown -------------------------------------------------------------- */
 
-enum { CELL = 40, ROW_COLUMNS = 10, SUBJECT_COLUMNS = 12 };
+enum { CELL = 40, ROW_COLUMNS = 10, SUBJECT_COLUMNS = 16 };
 
 static const char *const row_heads[ROW_COLUMNS] = {"test", "subject", "tokens/s", "95 % interval", "runs", "GB/s", "GFLOP/s",
                                                    "binds", "of peak", "ratio"};
-static const char *const subject_heads[SUBJECT_COLUMNS] = {"subject", "load", "first cold", "first warm", "weights", "packed",
-                                                           "adapters", "KV", "arena", "in/out", "NMSE", "top-1"};
+static const char *const subject_heads[SUBJECT_COLUMNS] = {"subject", "load", "first cold", "from disk", "first warm", "weights", "packed",
+                                                           "adapters", "KV", "arena", "in/out", "planned", "resident", "beyond plan", "NMSE", "top-1"};
 
 static void number(char out[CELL], double v, int places) {
 	if (v > 0)
@@ -91,25 +92,34 @@ static void bytes(char out[CELL], uint64_t n) { snprintf(out, CELL, "%.1f MB", (
 
 static void subject_cells(const bench_subject *s, char out[][CELL]) {
 	const knit_memory *const m = &s->memory;
-	const uint64_t sizes[] = {m->weight_bytes, m->packed_bytes, m->adapter_bytes, m->state_bytes, m->arena_bytes, m->io_bytes};
+	const uint64_t sizes[] = {m->weight_bytes, m->packed_bytes, m->adapter_bytes, m->state_bytes, m->arena_bytes, m->io_bytes,
+	                          bench_planned_bytes(m)};
 
 	snprintf(out[0], CELL, "%.38s", s->name);
 	duration(out[1], s->load_seconds);
 	duration(out[2], s->first_cold > 0 ? s->load_seconds + s->first_cold : 0);
-	duration(out[3], s->first_warm);
-	for (int i = 0; i < 6; ++i) {
+	duration(out[3], s->disk_first);
+	duration(out[4], s->first_warm);
+	for (int i = 0; i < 7; ++i) {
 		if (m->weight_bytes)
-			bytes(out[4 + i], sizes[i]);
+			bytes(out[5 + i], sizes[i]);
 		else
-			snprintf(out[4 + i], CELL, "-");
+			snprintf(out[5 + i], CELL, "-");
 	}
+	bytes(out[12], s->seen.peak);
+	if (s->seen.peak == 0)
+		snprintf(out[12], CELL, "-");
+	if (s->seen.peak && m->weight_bytes)
+		snprintf(out[13], CELL, "%+.1f MB", ((double)s->seen.peak - (double)sizes[6]) * 1e-6);
+	else
+		snprintf(out[13], CELL, "-");
 	if (s->check.rows == 0) {
-		snprintf(out[10], CELL, "-");
-		snprintf(out[11], CELL, "-");
+		snprintf(out[14], CELL, "-");
+		snprintf(out[15], CELL, "-");
 		return;
 	}
-	snprintf(out[10], CELL, "%.1e%s", s->check.nmse, bench_is_wrong(s) ? " WRONG" : "");
-	snprintf(out[11], CELL, "%.0f of %zu", s->check.top1 * (double)s->check.rows, s->check.rows);
+	snprintf(out[14], CELL, "%.1e%s", s->check.nmse, bench_is_wrong(s) ? " WRONG" : "");
+	snprintf(out[15], CELL, "%.0f of %zu", s->check.top1 * (double)s->check.rows, s->check.rows);
 }
 
 /* Columns as wide as their widest cell; the first two to the left. */
@@ -163,6 +173,8 @@ static void print_tables(FILE *f, const bench_run *run,
 			continue;
 		fprintf(f, "- %s: %s%s%s; %s%s", s->name, s->version, s->driver[0] ? "; " : "", s->driver,
 		        s->check.rows ? "checked against " : "not checked", s->check.reference);
+		if (s->model[0])
+			fprintf(f, "; it ran %s", s->model);
 		if (s->step_seconds > 0)
 			fprintf(f, "; an empty run takes %.1f us, a step in it %.2f us", s->submit_seconds * 1e6, s->step_seconds * 1e6);
 		fputc('\n', f);
@@ -197,8 +209,8 @@ void bench_print_csv(FILE *f, const bench_run *run) {
 	char name[48];
 
 	fputs("date,commit,machine,model,flags,threads,seed,kv,batch,test,subject,device,version,runs,tokens_per_s,mad,lo,hi,"
-	      "gb_per_s,gflop_per_s,bound_by,of_peak,load_s,first_token_cold_s,first_token_warm_s,weight_bytes,packed_bytes,"
-	      "adapter_bytes,state_bytes,arena_bytes,nmse,top1,ratio,ratio_lo,ratio_hi\n", f);
+	      "gb_per_s,gflop_per_s,bound_by,of_peak,load_s,first_token_cold_s,first_token_from_disk_s,first_token_warm_s,weight_bytes,packed_bytes,"
+	      "adapter_bytes,state_bytes,arena_bytes,planned_bytes,resident_peak_bytes,resident_anon_bytes,resident_file_bytes,nmse,top1,ratio,ratio_lo,ratio_hi\n", f);
 	for (size_t i = 0; i < run->row_count; ++i) {
 		const bench_row *const r = &run->rows[i];
 		const bench_subject *const s = r->subject;
@@ -213,9 +225,10 @@ void bench_print_csv(FILE *f, const bench_run *run) {
 		quoted(f, s->version);
 		fprintf(f, "%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%.4g,%.6g,", r->count, r->rate.median, r->rate.mad, r->rate.lo,
 		        r->rate.hi, bench_gbps(r), bench_gflops(r), bench_bound_by(run, r), bench_of_peak(run, r), s->load_seconds);
-		fprintf(f, "%.6g,%.6g,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",",
-		        s->first_cold > 0 ? s->load_seconds + s->first_cold : 0, s->first_warm, s->memory.weight_bytes,
+		fprintf(f, "%.6g,%.6g,%.6g,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",",
+		        s->first_cold > 0 ? s->load_seconds + s->first_cold : 0, s->disk_first, s->first_warm, s->memory.weight_bytes,
 		        s->memory.packed_bytes, s->memory.adapter_bytes, s->memory.state_bytes, s->memory.arena_bytes);
+		fprintf(f, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",", bench_planned_bytes(&s->memory), s->seen.peak, s->seen.anon, s->seen.file);
 		if (s->check.rows)
 			fprintf(f, "%.4g,%.4g,", s->check.nmse, s->check.top1);
 		else

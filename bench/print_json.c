@@ -36,9 +36,21 @@ static void add_run(cJSON *o, const bench_run *run) {
 	put(o, "seed", (double)run->seed);
 	cJSON_AddStringToObject(o, "kv", run->kv);
 	put(o, "batch", (double)run->batch);
+	if (run->planted > 0)
+		put(o, "planted", run->planted);
+	put(o, "cached_after_drop", run->cached_after_drop);
 	put(o, "others_share", run->busy);
 	put(o, "clock_loop_before_s", run->clock_before);
 	put(o, "clock_loop_after_s", run->clock_after);
+}
+
+static cJSON *json_resident(const bench_resident *m) {
+	cJSON *const o = cJSON_CreateObject();
+
+	put(o, "peak_bytes", (double)m->peak);
+	put(o, "anon_bytes", (double)m->anon);
+	put(o, "file_bytes", (double)m->file);
+	return o;
 }
 
 static cJSON *json_memory(const knit_memory *m) {
@@ -51,6 +63,7 @@ static cJSON *json_memory(const knit_memory *m) {
 	put(o, "state_bytes", (double)m->state_bytes);
 	put(o, "arena_bytes", (double)m->arena_bytes);
 	put(o, "io_bytes", (double)m->io_bytes);
+	put(o, "all_bytes", (double)bench_planned_bytes(m));
 	return o;
 }
 
@@ -59,14 +72,22 @@ static void add_subject(cJSON *o, const bench_subject *s) {
 	cJSON_AddStringToObject(o, "version", s->version);
 	cJSON_AddStringToObject(o, "device", s->device);
 	cJSON_AddStringToObject(o, "driver", s->driver);
+	if (s->model[0])
+		cJSON_AddStringToObject(o, "subject_model", s->model);
 	if (s->load_seconds > 0)
 		put(o, "load_s", s->load_seconds);
-	if (s->first_cold > 0) {
+	if (s->first_cold > 0)
 		put(o, "first_token_cold_s", s->load_seconds + s->first_cold);
+	if (s->first_warm > 0)
 		put(o, "first_token_warm_s", s->first_warm);
-	}
+	if (s->disk_load > 0)
+		put(o, "load_from_disk_s", s->disk_load);
+	if (s->disk_first > 0)
+		put(o, "first_token_from_disk_s", s->disk_first);
 	if (s->memory.weight_bytes)
 		cJSON_AddItemToObject(o, "memory", json_memory(&s->memory));
+	if (s->seen.peak)
+		cJSON_AddItemToObject(o, "resident", json_resident(&s->seen));
 	if (s->check.rows) {
 		cJSON *const check = cJSON_AddObjectToObject(o, "check");
 		put(check, "nmse", s->check.nmse);
@@ -94,6 +115,10 @@ static void add_peaks(cJSON *o, const bench_run *run, const bench_row *r) {
 	}
 	cJSON_AddItemToObject(peaks, "host_caches", caches);
 	put(peaks, "host_f32_gflop_per_s", p->f32_gflops);
+	put(peaks, "host_f16_gflop_per_s", p->f16_gflops);
+	cJSON_AddStringToObject(peaks, "host_f16_by", p->f16_by ? p->f16_by : "");
+	if (p->read_gbps_first > 0)
+		put(peaks, "host_read_gb_per_s_before", p->read_gbps_first);
 	put(peaks, "host_int8_gop_per_s", p->int8_gops);
 	put(peaks, "submit_s", r->subject->submit_seconds);
 	put(peaks, "step_s", r->subject->step_seconds);

@@ -14,6 +14,7 @@ typedef struct bench_cost {
 	double flops, weight_bytes, weight_bytes_unique, state_bytes;
 	double all_bytes; /* with activations */
 	double steps;     /* of the program */
+	bool f16;         /* most of its weights are */
 	bool int8;        /* its weights are of block formats: 8-bit products are the peak it can be held against */
 } bench_cost;
 
@@ -23,6 +24,7 @@ typedef struct bench_row {
 	double seconds[BENCH_MAX_SAMPLES]; /* of the whole test, without the warm-up */
 	size_t count, warm_up;
 	bench_stats rate;  /* tokens per second */
+	bool absent;       /* the subject has no such test */
 	bool steady;       /* the warm-up ended because it had settled, not because it was long enough */
 	bench_cost cost;   /* per token */
 	bench_stats ratio; /* of this subject's rate to that of the first subject's same test; count 0: it is the first */
@@ -33,7 +35,9 @@ typedef struct bench_peaks {
 	double read_gbps, copy_gbps;           /* memory */
 	double cache_read_gbps[3], cache_copy_gbps[3]; /* L1, L2, last level */
 	uint64_t cache_bytes[3];
-	double f32_gflops, int8_gops;
+	double read_gbps_first;  /* read_gbps is the better of two measurements, before and after the tests: this was the first; 0: the only one */
+	double f32_gflops, f16_gflops, int8_gops;
+	const char *f16_by;      /* "widened" to f32, or "avx512-fp16" */
 	uint32_t threads;
 } bench_peaks;
 
@@ -46,7 +50,9 @@ typedef struct bench_run {
 	bench_peaks peaks;
 	bench_row *rows;
 	size_t row_count;
+	double planted; /* share of its time by which each run of knit was made longer on purpose, to see whether that is found */
 	double busy; /* share of the machine's time that others took while we measured, 0..1 */
+	double cached_after_drop; /* share of the file that the system kept in memory when asked to drop it; negative: not asked */
 	double clock_before, clock_after; /* seconds of one fixed loop before and after; 0: not measured */
 } bench_run;
 
@@ -89,6 +95,8 @@ double bench_clock_loop(void);
 
 /* bench/peaks.c */
 void bench_measure_peaks(uint32_t threads, bench_peaks *out);
+/* Of memory, GB/s, once more. */
+double bench_measure_read(uint32_t threads);
 
 /* bench/device_peaks.c: bytes per second that a device which is not the host's processor reads at best; 0: it could not
  * be measured. */

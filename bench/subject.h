@@ -3,6 +3,8 @@
 #ifndef KNIT_BENCH_SUBJECT_H
 #define KNIT_BENCH_SUBJECT_H
 
+#include "resident.h"
+
 #include "knit.h"
 
 #include <stdbool.h>
@@ -16,9 +18,10 @@ typedef struct bench_test { int64_t prompt, made, depth; } bench_test;
 
 typedef struct bench_subject_kind {
 	/* Runs the test once (several times for a program that is slow to start): seconds of each into out. DEVICE, IO ... with a
-	 * text; *count is how many were written, at most cap. */
+	 * text; *count is how many were written, at most cap. UNSUPPORTED: it has no such test. */
 	knit_status (*run)(bench_subject *s, const bench_test *test, double *out, size_t cap, size_t *count, knit_diag *diag);
 	void (*close)(bench_subject *s);
+	bool warms_itself; /* before what it counts: no run is thrown away for it */
 } bench_subject_kind;
 
 /* Whether it computes the right thing, against a reference that shares no kernel with it. */
@@ -37,14 +40,21 @@ struct bench_subject {
 	char name[64];    /* "knit cpu", "llama-bench" */
 	char version[96]; /* of the program */
 	char device[64], driver[160];
+	char model[200];  /* the file it runs where that is not the run's; "" otherwise */
 	bool on_host;          /* its device is the host's processor */
 	double load_seconds;   /* from nothing to a session that is ready */
 	double first_cold, first_warm; /* seconds of a prompt of BENCH_FIRST_PROMPT tokens, right after loading and later; 0: none */
+	double disk_load, disk_first;  /* the same with nothing of the file in the page cache; 0: not measured */
 	double peak_read_gbps; /* of its device, where that is not the host's processor; 0: the host's */
 	double submit_seconds, step_seconds; /* of a run that does nothing, of one more step in it; 0: not measured */
-	knit_memory memory;    /* zeros for a peer */
+	knit_memory memory;    /* planned; zeros for a peer */
+	bench_resident seen;   /* of a process that has only this subject; 0: not looked at */
 	bench_check check;
 };
+
+static inline uint64_t bench_planned_bytes(const knit_memory *m) {
+	return m->weight_bytes + m->packed_bytes + m->adapter_bytes + m->state_bytes + m->arena_bytes + m->io_bytes;
+}
 
 static inline bool bench_is_wrong(const bench_subject *s) {
 	return s->check.rows > 0 && !(s->check.nmse <= BENCH_NMSE_WRONG);
@@ -74,8 +84,9 @@ knit_status bench_knit_step(bench_subject *s, int64_t at, int64_t count, knit_di
 knit_status bench_knit_reach(bench_subject *s, int64_t depth, knit_diag *diag);
 /* Gives back model and session; what is known of the subject stays. */
 void bench_knit_let_go(bench_subject *s);
-/* Fills in first_cold and first_warm; cold only as the first thing that is done with a subject. */
-knit_status bench_knit_first_token(bench_subject *s, knit_diag *diag);
+/* Fills in first_cold and, from so many more runs, first_warm; cold only as the first thing that is done with a subject. */
+enum { BENCH_WARM_RUNS = 5 };
+knit_status bench_knit_first_token(bench_subject *s, int warm_runs, knit_diag *diag);
 /* Logits after each of the prompt's tokens from number `from` on (0-based): the tokens up to `from` in one step, then one
  * by one. count - from rows of bench_knit_vocab floats. */
 knit_status bench_knit_logits(bench_subject *s, const int32_t *ids, size_t count, size_t from, float *logits, knit_diag *diag);

@@ -1,4 +1,5 @@
 /* What makes the numbers of a run worth less, in words. */
+#include "probe.h"
 #include "rows.h"
 
 #include <math.h>
@@ -49,6 +50,14 @@ size_t bench_warnings(const bench_run *run, char out[BENCH_MAX_WARNINGS][BENCH_W
 			add(&l, "%.40s computes something else than the model (NMSE %.2g): its speed counts for nothing", s->name,
 			    s->check.nmse);
 	}
+	if (run->planted > 0)
+		add(&l, "knit was made %.3g %% slower on purpose (--plant-slowdown): not for showing around", run->planted * 100);
+	if (run->peaks.read_gbps_first > 0 && run->peaks.read_gbps > 1.1 * run->peaks.read_gbps_first)
+		add(&l, "memory was read at %.0f GB/s at one end of the run and at %.0f at the other: others use it", run->peaks.read_gbps_first,
+		    run->peaks.read_gbps);
+	if (run->cached_after_drop > BENCH_DROPPED)
+		add(&l, "the system kept %.0f %% of the file in memory when asked to drop it: loading from disk was not measured",
+		    run->cached_after_drop * 100);
 	if (run->busy > BUSY)
 		add(&l, "other processes took %.0f %% of the machine while this was measured", run->busy * 100);
 	if (run->clock_before > 0 && fabs(run->clock_after / run->clock_before - 1) > CLOCK_DRIFT)

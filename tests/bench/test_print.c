@@ -72,6 +72,14 @@ START_TEST(warnings) {
 	subjects[1].check.nmse = NAN;
 	ck_assert(warned(&run, "s1 computes something else") && bench_is_wrong(&subjects[1]));
 	ck_assert_uint_eq(bench_warnings(&run, all), 6); /* each once */
+	run.planted = 0.05;
+	ck_assert(warned(&run, "5 % slower on purpose"));
+	run.cached_after_drop = 1;
+	ck_assert(warned(&run, "kept 100 % of the file"));
+	run.peaks.read_gbps_first = 150;
+	ck_assert(warned(&run, "read at 150 GB/s at one end of the run and at 200"));
+	run.peaks.read_gbps_first = 190;
+	ck_assert(!warned(&run, "GB/s at one end"));
 }
 END_TEST
 
