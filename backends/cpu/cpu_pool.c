@@ -21,13 +21,12 @@
 #define SPIN_IDLE 2000 /* pauses, 20 to 100 microseconds: longer than the gap between two steps of a program */
 #define SPIN_BARRIER 4000
 #define YIELDS 8
-#define CHUNKS_PER_RANGE 4
 #define GAIN_WINDOW_NS 50e6 /* what "lately" means */
 #define LOSS_NS 1e6
 #define ALONE_FACTOR 20.0
 
 /* The gate word: epoch (32 bits) | open (1) | workers inside (31). A job's fields change only while the gate is closed
- * and nobody is inside. */
+ * and nobody is inside. A caller leaves when all units are done; workers may leave later. */
 #define GATE_OPEN (UINT64_C(1) << 31)
 #define GATE_INSIDE (GATE_OPEN - 1)
 #define GATE_EPOCH(g) ((uint32_t)((g) >> 32))
@@ -36,7 +35,7 @@ typedef struct claim { alignas(64) _Atomic int64_t next; } claim;
 
 typedef struct phase_state {
 	alignas(64) _Atomic int64_t done;
-	int64_t units, chunk;
+	int64_t units;
 } phase_state;
 
 typedef struct worker {
@@ -145,6 +144,23 @@ static void wait_until(knit_pool *p, int phase) {
 	pthread_mutex_unlock(&p->lock);
 }
 
+/* Takes a part of what is left of a range: large pieces first, for a thread reads memory best in one stream, single units
+ * at last, so that all threads come to the end of a phase together. Returns how many, from *begin on. */
+static int64_t take(claim *c, int64_t end, int64_t parts, int64_t *begin) {
+	int64_t next = atomic_load_explicit(&c->next, memory_order_relaxed);
+
+	while (next < end) {
+		const int64_t count = end - next > parts ? (end - next) / parts : 1;
+
+		if (atomic_compare_exchange_weak_explicit(&c->next, &next, next + count, memory_order_relaxed,
+		                                          memory_order_relaxed)) {
+			*begin = next;
+			return count;
+		}
+	}
+	return 0;
+}
+
 /* Returns how many units this thread has done. */
 static int64_t work(knit_pool *p, uint32_t phase, uint32_t thread) {
 	phase_state *const s = &p->phase[phase];
@@ -153,15 +169,12 @@ static int64_t work(knit_pool *p, uint32_t phase, uint32_t thread) {
 
 	for (uint32_t i = 0; i < p->threads; ++i) {
 		const uint32_t range = thread + i < p->threads ? thread + i : thread + i - p->threads;
-		const int64_t end = range_begin(s->units, range + 1, p->threads);
+		const int64_t end = range_begin(s->units, range + 1, p->threads), parts = i == 0 ? 2 : p->threads;
+		int64_t begin, count;
 
-		while (atomic_load_explicit(&claims[range].next, memory_order_relaxed) < end) {
-			const int64_t begin = atomic_fetch_add_explicit(&claims[range].next, s->chunk, memory_order_relaxed);
-			if (begin >= end)
-				break;
-			const int64_t stop = end - begin < s->chunk ? end : begin + s->chunk;
-			p->job.run(p->job.arg, phase, begin, stop, thread);
-			did += stop - begin;
+		while ((count = take(&claims[range], end, parts, &begin)) > 0) {
+			p->job.run(p->job.arg, phase, begin, begin + count, thread);
+			did += count;
 		}
 	}
 	if (did && atomic_fetch_add(&s->done, did) + did == s->units)
@@ -236,14 +249,14 @@ void knit__pool_run_alone(const knit_pool_job *job) {
 	}
 }
 
+/* A worker may still be on its way out of the job before: it looks at the job's fields, but runs nothing. */
 static void publish(knit_pool *p, const knit_pool_job *job) {
+	wait_until(p, -1);
 	p->job = *job;
 	for (uint32_t i = 0; i < job->phases; ++i) {
 		const int64_t units = job->units[i] > 0 ? job->units[i] : 0;
-		const int64_t chunk = units / ((int64_t)p->threads * CHUNKS_PER_RANGE);
 
 		p->phase[i].units = units;
-		p->phase[i].chunk = chunk > 0 ? chunk : 1;
 		atomic_store_explicit(&p->phase[i].done, 0, memory_order_relaxed);
 		for (uint32_t r = 0; r < p->threads; ++r)
 			atomic_store_explicit(&p->claims[(size_t)i * p->threads + r].next, range_begin(units, r, p->threads),
@@ -268,8 +281,7 @@ static uint64_t now_ns(void) {
 /* On a machine that is busy with other work, a thread that has claimed units may be taken off its core with them, for
  * far longer than the whole job takes. So the caller keeps count of what splitting has saved, by its own speed on its
  * own units, and stays alone for a while when that is a loss. Trying again costs at most one part in ALONE_FACTOR. */
-static void settle(knit_pool *p, double alone_ns, uint64_t begin_ns) {
-	const uint64_t end_ns = now_ns();
+static void settle(knit_pool *p, double alone_ns, uint64_t begin_ns, uint64_t end_ns) {
 	const double took_ns = (double)(end_ns - begin_ns);
 
 	p->gain_ns -= p->gain_ns * (took_ns < GAIN_WINDOW_NS ? took_ns / GAIN_WINDOW_NS : 1.0);
@@ -280,31 +292,35 @@ static void settle(knit_pool *p, double alone_ns, uint64_t begin_ns) {
 	p->gain_ns = 0.0;
 }
 
-static void run_split(knit_pool *p, const knit_pool_job *job) {
-	const uint64_t begin_ns = now_ns();
+static void run_split(knit_pool *p, const knit_pool_job *job, uint64_t begin_ns) {
+	uint64_t start_ns = begin_ns;
 	double alone_ns = 0.0;
 
 	publish(p, job);
 	for (uint32_t i = 0; i < job->phases; ++i) {
-		const uint64_t start_ns = now_ns();
 		const int64_t did = work(p, i, 0);
 		const double worked_ns = (double)(now_ns() - start_ns);
 		/* A caller that came too late to do anything has no speed of its own: then take it as even. */
 		alone_ns += did ? worked_ns * ((double)p->phase[i].units / (double)did) : worked_ns;
 		wait_until(p, (int)i);
+		start_ns = now_ns();
 	}
 	atomic_fetch_and(&p->gate, ~GATE_OPEN);
-	wait_until(p, -1);
-	settle(p, alone_ns, begin_ns);
+	settle(p, alone_ns, begin_ns, start_ns);
 }
 
 void knit__pool_run(knit_pool *p, const knit_pool_job *job) {
-	if (p->threads == 1 || now_ns() < atomic_load_explicit(&p->alone_until_ns, memory_order_relaxed) ||
+	if (p->threads == 1) {
+		knit__pool_run_alone(job);
+		return;
+	}
+	const uint64_t begin_ns = now_ns();
+	if (begin_ns < atomic_load_explicit(&p->alone_until_ns, memory_order_relaxed) ||
 	    atomic_exchange_explicit(&p->busy, true, memory_order_acquire)) {
 		knit__pool_run_alone(job);
 		return;
 	}
-	run_split(p, job);
+	run_split(p, job, begin_ns);
 	atomic_store_explicit(&p->busy, false, memory_order_release);
 }
 

@@ -244,6 +244,8 @@ static void clear(const knit_linear_block *u) {
 void knit__linear_block(const knit_linear_block *b) {
 	if (b->k == 0 && !b->add)
 		clear(b);
+	else if (b->rows == 1 && b->isa->row)
+		b->isa->row(b);
 	else if (b->isa->panel)
 		run_panels(b);
 	else if (b->rows <= KNIT_LINEAR_TILE_ROWS)
@@ -268,11 +270,12 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 	const int64_t columns = knit__linear_unit_columns(rows), row_blocks = knit__ceil_div(rows, KNIT_LINEAR_ROWS);
 	float *const out = (float *)(void *)s->out[0].data;
 
-	for (int64_t i = begin; i < end; ++i) {
+	for (int64_t i = begin, units; i < end; i += units) {
 		const int64_t row = i % row_blocks * KNIT_LINEAR_ROWS, column = i / row_blocks * columns;
+		units = rows == 1 ? end - i : 1; /* one row: W is read in one stream */
 		knit_linear_block u = {.isa = isa,
 		                       .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
-		                       .columns = knit__min(columns, n - column),
+		                       .columns = knit__min(columns * units, n - column),
 		                       .k = k,
 		                       .out = out + row * n + column,
 		                       .out_stride = n,

@@ -34,6 +34,8 @@ typedef void (*knit_linear_tile)(const knit_linear_tile_args *a);
 /* Tiles of r x-rows by `columns` weight rows, and r by 1 for the rest. */
 typedef struct knit_linear_shape { int columns; knit_linear_tile full, one; } knit_linear_shape;
 
+struct knit_linear_block;
+
 typedef struct knit_linear_isa {
 	knit_dtype dtype;
 	int max_rows;                                    /* of a tile */
@@ -42,6 +44,8 @@ typedef struct knit_linear_isa {
 	const struct knit_linear_isa *widened;
 	void (*widen)(const char *src, float *dst, int64_t n);
 	int64_t panel; /* weight rows that lie interleaved (panels.h): the tiles have as many columns; 0: each by itself */
+	/* A block of one row of x in the variant's own order of reading, with the same bits; NULL: by tiles. */
+	void (*row)(const struct knit_linear_block *b);
 	/* Quantised weights: one row of x to scratch. */
 	void (*quantise)(const float *x, int64_t k, int32_t bias, char *row);
 } knit_linear_isa;
@@ -69,6 +73,9 @@ typedef struct knit_linear_block {
 	bool add;                        /* to what out holds */
 } knit_linear_block;
 void knit__linear_block(const knit_linear_block *b);
+void knit__linear_row_f32_avx512(const knit_linear_block *b);
+void knit__linear_row_f16_avx512(const knit_linear_block *b);
+void knit__linear_row_bf16_avx512(const knit_linear_block *b);
 /* Sets w and w_stride for the columns from `column` on, which begins a unit. */
 void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, int64_t column);
 /* Columns that a unit takes of a step of so many rows. */

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #define UNIT_COLUMNS 64 /* knit__linear_unit_columns at most */
+#define MANY_COLUMNS (KNIT_LINEAR_ROWS * UNIT_COLUMNS) /* of one row in the place of all rows of a unit */
 #define LOW_COLUMNS 8   /* of A in a unit where there are few rows */
 
 /* ---- the parts of a step ----------------------------------------------------------------------------------------- */
@@ -319,11 +320,19 @@ static int64_t window_count(const fused *f, const part *p) {
 	return knit__ceil_div(p->w->dims[0], knit__linear_unit_columns(f->rows)) * knit__ceil_div(f->rows, KNIT_LINEAR_ROWS);
 }
 
-static window window_of(const fused *f, const part *p, int64_t unit) {
+/* Of `units` units, of which there is one unless there is one row of x. */
+static window window_of(const fused *f, const part *p, int64_t unit, int64_t units) {
 	const int64_t row_blocks = knit__ceil_div(f->rows, KNIT_LINEAR_ROWS), columns = knit__linear_unit_columns(f->rows);
 	const int64_t row = unit % row_blocks * KNIT_LINEAR_ROWS, column = unit / row_blocks * columns;
 
-	return (window){row, knit__min(KNIT_LINEAR_ROWS, f->rows - row), column, knit__min(columns, p->w->dims[0] - column)};
+	return (window){
+		row, knit__min(KNIT_LINEAR_ROWS, f->rows - row), column, knit__min(columns * units, p->w->dims[0] - column)};
+}
+
+/* How many of the units to come are computed as one: with one row of x as many as there are, so that W is read in one long
+ * stream, then B. */
+static int64_t units_together(const fused *f, int64_t units) {
+	return f->rows == 1 ? knit__min(units, MANY_COLUMNS / knit__linear_unit_columns(1)) : 1;
 }
 
 static void fill_nan(float *out, int64_t stride, int64_t rows, int64_t columns) {
@@ -369,10 +378,13 @@ static void project(const fused *f, const part *p, const window *w, float *out, 
 static void add_bias(const knit_cpu_tensor *bias, const window *w, float *out, int64_t out_stride) {
 	float b[UNIT_COLUMNS];
 
-	knit__floats_to_f32(bias->dtype, bias->data + knit__bytes_of(bias->dtype, w->column), b, w->columns);
-	for (int64_t r = 0; r < w->rows; ++r)
-		for (int64_t c = 0; c < w->columns; ++c)
-			out[r * out_stride + c] += b[c];
+	for (int64_t at = 0, n; at < w->columns; at += n) {
+		n = knit__min(UNIT_COLUMNS, w->columns - at);
+		knit__floats_to_f32(bias->dtype, bias->data + knit__bytes_of(bias->dtype, w->column + at), b, n);
+		for (int64_t r = 0; r < w->rows; ++r)
+			for (int64_t c = 0; c < n; ++c)
+				out[r * out_stride + at + c] += b[c];
+	}
 }
 
 static void add_residual(const knit_cpu_tensor *residual, const window *w, float *out, int64_t out_stride) {
@@ -388,8 +400,9 @@ static void lora(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_
 	const fused f = fused_of(s, KNIT_OP_LINEAR_LORA, isa);
 	const int64_t n = knit__row_length(&s->out[0]);
 
-	for (int64_t i = begin; i < end; ++i) {
-		const window w = window_of(&f, &f.part[0], i);
+	for (int64_t i = begin, units; i < end; i += units) {
+		units = units_together(&f, end - i);
+		const window w = window_of(&f, &f.part[0], i, units);
 		float *const out = (float *)(void *)s->out[0].data + w.row * n + w.column;
 
 		project(&f, &f.part[0], &w, out, n);
@@ -407,8 +420,9 @@ static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit
 	for (uint32_t p = 0; p < f.parts; ++p) {
 		const int64_t count = window_count(&f, &f.part[p]), n = f.part[p].w->dims[0];
 
-		for (int64_t i = knit__max(begin, first); i < knit__min(end, first + count); ++i) {
-			const window w = window_of(&f, &f.part[p], i - first);
+		for (int64_t i = knit__max(begin, first), units; i < knit__min(end, first + count); i += units) {
+			units = units_together(&f, knit__min(end, first + count) - i);
+			const window w = window_of(&f, &f.part[p], i - first, units);
 
 			project(&f, &f.part[p], &w, (float *)(void *)s->out[p].data + w.row * n + w.column, n);
 		}
@@ -417,12 +431,13 @@ static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit
 }
 
 static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_fused_isa *isa) {
-	_Alignas(64) float gate[KNIT_LINEAR_ROWS * UNIT_COLUMNS], up[KNIT_LINEAR_ROWS * UNIT_COLUMNS];
+	_Alignas(64) float gate[MANY_COLUMNS], up[MANY_COLUMNS];
 	const fused f = fused_of(s, KNIT_OP_GLU, isa);
 	const int64_t n = knit__row_length(&s->out[0]);
 
-	for (int64_t i = begin; i < end; ++i) {
-		const window w = window_of(&f, &f.part[0], i);
+	for (int64_t i = begin, units; i < end; i += units) {
+		units = units_together(&f, end - i);
+		const window w = window_of(&f, &f.part[0], i, units);
 
 		project(&f, &f.part[0], &w, gate, UNIT_COLUMNS);
 		project(&f, &f.part[1], &w, up, UNIT_COLUMNS);

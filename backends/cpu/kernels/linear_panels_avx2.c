@@ -238,6 +238,8 @@ KNIT_INLINE void part(const knit_linear_tile_args *a, const knit_dtype t, const 
 		const char *const scales = group + first * 2, *const vectors = group + KNIT_PANEL_SCALES + first * 4;
 		const int64_t block = (a->k0 + i) / 32;
 
+		if (rows == 1)
+			knit__panel_ahead(group, group_bytes);
 		step(a, t, rows, halves, scales, vectors, block, acc);
 		step(a, t, rows, halves, scales + 32, vectors + half, block + 1, acc);
 	}

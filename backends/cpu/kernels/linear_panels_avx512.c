@@ -182,6 +182,8 @@ KNIT_INLINE void tile(const knit_linear_tile_args *a, const knit_dtype t, const 
 	for (int64_t i = 0; i < a->length; i += KNIT_PANEL_GROUP, group += group_bytes) {
 		const int64_t block = (a->k0 + i) / 32;
 
+		if (rows == 1)
+			knit__panel_ahead(group, group_bytes);
 		step(a, t, rows, group, group + KNIT_PANEL_SCALES, block, acc);
 		step(a, t, rows, group + 32, group + KNIT_PANEL_SCALES + half, block + 1, acc);
 	}
