@@ -249,9 +249,7 @@ void knit__pool_run_alone(const knit_pool_job *job) {
 	}
 }
 
-/* A worker may still be on its way out of the job before: it looks at the job's fields, but runs nothing. */
 static void publish(knit_pool *p, const knit_pool_job *job) {
-	wait_until(p, -1);
 	p->job = *job;
 	for (uint32_t i = 0; i < job->phases; ++i) {
 		const int64_t units = job->units[i] > 0 ? job->units[i] : 0;
@@ -296,6 +294,11 @@ static void run_split(knit_pool *p, const knit_pool_job *job, uint64_t begin_ns)
 	uint64_t start_ns = begin_ns;
 	double alone_ns = 0.0;
 
+	/* A worker may still be on its way out of the job before: it looks at the job's fields, but runs nothing. */
+	if (!gate_empty(p)) {
+		wait_until(p, -1);
+		start_ns = now_ns();
+	}
 	publish(p, job);
 	for (uint32_t i = 0; i < job->phases; ++i) {
 		const int64_t did = work(p, i, 0);

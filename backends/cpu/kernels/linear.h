@@ -73,6 +73,9 @@ typedef struct knit_linear_block {
 	bool add;                        /* to what out holds */
 } knit_linear_block;
 void knit__linear_block(const knit_linear_block *b);
+void knit__linear_row_f32_avx2(const knit_linear_block *b);
+void knit__linear_row_f16_avx2(const knit_linear_block *b);
+void knit__linear_row_bf16_avx2(const knit_linear_block *b);
 void knit__linear_row_f32_avx512(const knit_linear_block *b);
 void knit__linear_row_f16_avx512(const knit_linear_block *b);
 void knit__linear_row_bf16_avx512(const knit_linear_block *b);
