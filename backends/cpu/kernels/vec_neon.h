@@ -115,7 +115,11 @@ KNIT_INLINE int32x4_t knit__dot16(int32x4_t acc, int8x16_t w, int8x16_t x) {
 #else
 	const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
 
-	return vpadalq_s16(acc, vpaddq_s16(low, high));
+	int32x4_t sum = vpadalq_s16(acc, vpaddq_s16(low, high));
+
+	/* keeps a compiler from moving the sum away from its place in a chain, for which there are not enough registers */
+	__asm__("" : "+w"(sum));
+	return sum;
 #endif
 }
 
