@@ -10,6 +10,7 @@
 /* Of the file, read and not given back yet by a thread that packs: few enough not to be noticed beside the weights, enough to make
  * the call worth its while. */
 #define DONE_BYTES (UINT64_C(1) << 20)
+#define DONE_MIN_BYTES (UINT64_C(1) << 18)
 
 /* Ops that spend their time on the weight, for which panels pay at every size and number of tokens: the plain layout takes
  * 1.1 to 1.3 times as long for one token where the weight comes from memory, 1.1 to 2.8 from a cache, 1.5 to 3.4 for 64
@@ -54,31 +55,40 @@ typedef struct packing {
 	char *to;
 	void (*done)(const void *data, uint64_t bytes); /* may be NULL */
 	void (*pack)(knit_dtype t, int64_t rows, int64_t columns, const char *src, char *out, int64_t begin, int64_t end);
+	int64_t unit; /* panels */
 } packing;
 
 static void pack_panels(void *arg, uint32_t phase, int64_t begin, int64_t end, uint32_t thread) {
 	const packing *const p = arg;
-
 	const int64_t rows = p->weight->dims[0], columns = p->weight->dims[1];
-	const uint64_t row_bytes = knit__bytes_of(p->weight->dtype, columns);
-	const int64_t some = 1 + (int64_t)(DONE_BYTES / (row_bytes * KNIT_PANEL_ROWS));
+	const uint64_t row_bytes = (uint64_t)knit__bytes_of(p->weight->dtype, columns);
 
 	(void)phase, (void)thread;
-	for (int64_t at = begin; at < end; at += some) {
-		const int64_t stop = end - at < some ? end : at + some, first = at * KNIT_PANEL_ROWS;
-		const int64_t last = stop * KNIT_PANEL_ROWS < rows ? stop * KNIT_PANEL_ROWS : rows;
+	for (int64_t unit = begin; unit < end; ++unit) {
+		const int64_t first = unit * p->unit * KNIT_PANEL_ROWS;
+		const int64_t last = rows - first < p->unit * KNIT_PANEL_ROWS ? rows : first + p->unit * KNIT_PANEL_ROWS;
 
-		p->pack(p->weight->dtype, rows, columns, p->from, p->to, at, stop);
-		if (p->done && stop - at == some) /* what is left over waits for the whole weight: each call stops the other threads */
+		p->pack(p->weight->dtype, rows, columns, p->from, p->to, unit * p->unit, knit__ceil_div(last, KNIT_PANEL_ROWS));
+		if (p->done)
 			p->done(p->from + (uint64_t)first * row_bytes, (uint64_t)(last - first) * row_bytes);
 	}
 }
 
+/* Units of at most DONE_BYTES, four for each thread where there is enough. What is smaller than DONE_MIN_BYTES waits for the whole
+ * weight: giving back stops the other threads. */
+static void divide(packing *p, uint32_t threads) {
+	const uint64_t panel = (uint64_t)knit__bytes_of(p->weight->dtype, p->weight->dims[1]) * KNIT_PANEL_ROWS;
+	const int64_t panels = knit__ceil_div(p->weight->dims[0], KNIT_PANEL_ROWS), share = panels / ((int64_t)threads * 4);
+	const int64_t most = 1 + (int64_t)(DONE_BYTES / panel);
+
+	p->unit = share < 1 ? 1 : share < most ? share : most;
+	if ((uint64_t)p->unit * panel < DONE_MIN_BYTES)
+		p->done = NULL;
+}
+
 knit_status knit__cpu_pack(knit_device *dev, uint8_t layout, const knit_shape *weight, const void *host,
                            void (*done)(const void *data, uint64_t bytes), knit_buffer *out) {
-	packing p = {weight, host, out->data, done, knit__panels_pack};
-	const knit_pool_job job = {
-		.run = pack_panels, .arg = &p, .phases = 1, .units = {knit__ceil_div(weight->dims[0], KNIT_PANEL_ROWS)}};
+	packing p = {weight, host, out->data, done, knit__panels_pack, 0};
 
 	if (out->imported || knit__cpu_packed_bytes(dev, layout, weight) > out->bytes)
 		return KNIT_ERR_ARGUMENT;
@@ -86,6 +96,9 @@ knit_status knit__cpu_pack(knit_device *dev, uint8_t layout, const knit_shape *w
 	if (dev->isa >= KNIT_CPU_AVX2)
 		p.pack = knit__panels_pack_avx2;
 #endif
+	divide(&p, dev->threads);
+	const knit_pool_job job = {.run = pack_panels, .arg = &p, .phases = 1,
+	                           .units = {knit__ceil_div(knit__ceil_div(weight->dims[0], KNIT_PANEL_ROWS), p.unit)}};
 	knit__pool_run(dev->pool, &job);
 	return KNIT_OK;
 }
