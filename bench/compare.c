@@ -94,6 +94,8 @@ static bool read_row(const cJSON *o, bool op, bench_result *r, const char **wron
 	snprintf(r->commit, sizeof r->commit, "%s", text_of(o, "commit") ? text_of(o, "commit") : "");
 	(void)number_of(o, "clock_loop_after_s", &r->clock);
 	(void)number_of(o, "others_share", &r->busy);
+	(void)number_of(cJSON_GetObjectItemCaseSensitive(o, "peaks"), "read_gb_per_s", &r->read_gbps);
+	r->by_memory = text_of(o, "bound_by") && strcmp(text_of(o, "bound_by"), "memory") == 0;
 	r->wrong = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "wrong"));
 	if (!number_of(check, "nmse", &r->nmse) && r->wrong)
 		r->nmse = NAN;
@@ -187,10 +189,17 @@ static void rates_of(const bench_result *r, double *out) {
 		out[i] = r->tokens / r->seconds[i];
 }
 
+/* What the two runs measured of the machine: of its memory where that binds, else of its clock. */
+static double drift_of(const bench_result *old, const bench_result *new) {
+	if (old->by_memory && new->by_memory && old->read_gbps > 0 && new->read_gbps > 0)
+		return new->read_gbps / old->read_gbps;
+	return old->clock > 0 && new->clock > 0 ? old->clock / new->clock : 1;
+}
+
 static void compare_rows(const bench_result *old, const bench_result *new, bench_change *out) {
 	double old_rates[BENCH_MAX_SAMPLES], new_rates[BENCH_MAX_SAMPLES];
 
-	*out = (bench_change){.old = old, .new = new};
+	*out = (bench_change){.old = old, .new = new, .drift = drift_of(old, new)};
 	rates_of(old, old_rates);
 	rates_of(new, new_rates);
 	bench_stats_of(old_rates, old->count, 1, &out->old_rate);
@@ -200,9 +209,10 @@ static void compare_rows(const bench_result *old, const bench_result *new, bench
 		out->verdict = BENCH_WRONG;
 	else if (old->count < BENCH_ENOUGH_RUNS || new->count < BENCH_ENOUGH_RUNS)
 		out->verdict = BENCH_TOO_FEW;
-	else if (out->new_rate.lo > out->old_rate.hi)
+	/* What the machine's own change would explain is no difference of the program. */
+	else if (out->new_rate.lo > out->old_rate.hi * fmax(1, out->drift))
 		out->verdict = BENCH_FASTER;
-	else if (out->new_rate.hi < out->old_rate.lo)
+	else if (out->new_rate.hi < out->old_rate.lo * fmin(1, out->drift))
 		out->verdict = BENCH_SLOWER;
 }
 
@@ -261,6 +271,9 @@ static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
 		if (a->clock > 0 && b->clock > 0 && fabs(b->clock / a->clock - 1) > 0.05)
 			fprintf(f, "warning: a fixed loop took %.0f %% %s in the new run: the clock, not the program, may have changed\n",
 			        fabs(b->clock / a->clock - 1) * 100, b->clock > a->clock ? "longer" : "less");
+		if (a->read_gbps > 0 && b->read_gbps > 0 && fabs(b->read_gbps / a->read_gbps - 1) > 0.05)
+			fprintf(f, "warning: memory was read at %.1f GB/s in the old run and at %.1f in the new one: where it binds, no smaller difference counts\n",
+			        a->read_gbps, b->read_gbps);
 		if (a->busy > 0.05 || b->busy > 0.05)
 			fprintf(f, "warning: other processes took %.0f %% of the machine in the old run, %.0f %% in the new one: differences may be "
 			           "theirs\n", fmax(a->busy, 0) * 100, fmax(b->busy, 0) * 100);

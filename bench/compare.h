@@ -12,6 +12,8 @@ typedef struct bench_result {
 	double seconds[BENCH_MAX_SAMPLES], tokens; /* of the whole test; a single op counts as one token */
 	size_t count;
 	double clock; /* seconds of the fixed loop at the end of the run; 0: not known */
+	double read_gbps; /* of memory, measured in the same run; 0: not known */
+	bool by_memory;   /* what binds the row */
 	double busy;  /* share of the machine that others took during the run */
 	bool wrong;   /* it computes something else than the model */
 	double nmse;
@@ -37,6 +39,7 @@ enum { BENCH_ENOUGH_RUNS = 5 };
 typedef struct bench_change {
 	const bench_result *old, *new; /* one is NULL where the test is gone or was added */
 	bench_stats old_rate, new_rate, ratio; /* tokens per second; ratio new / old */
+	double drift;  /* how much faster the machine itself was in the new run, in what binds the row: 1 as fast */
 	bench_verdict verdict;
 } bench_change;
 

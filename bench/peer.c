@@ -1,4 +1,4 @@
-/* The dialects of llama-bench: one process per run, `-o json`, whose samples_ns we take. It loads the file anew each time, outside
+/* The dialects of llama-bench, and another build of knit: one process per run, whose JSON has the times. It loads the file anew each time, outside
  * of its own measurement. */
 #include "peer.h"
 
@@ -22,10 +22,15 @@ enum { MAX_EXTRA = 32, MAX_WORDS = 32, WORD = 24 };
 typedef struct dialect {
 	const char *name, *cold_option, *cold_value; /* do not warm up: an option, and its value or NULL */
 	bool has_depth; /* -d; else decode after a prompt as -gp DEPTH,N, and no prompt after another */
+	bool knit;      /* another build of this bench, with its options and its JSON */
 	bool cold;      /* it warms a prompt up with one token: its first run of each start is thrown away */
 } dialect;
 
-static const dialect dialects[] = {{"llama-bench", "--no-warmup", NULL, true, false}, {"ik-llama-bench", "-w", "0", false, true}};
+static const dialect dialects[] = {
+	{.name = "llama-bench", .cold_option = "--no-warmup", .has_depth = true},
+	{.name = "ik-llama-bench", .cold_option = "-w", .cold_value = "0", .cold = true},
+	{.name = "knit", .has_depth = true, .knit = true},
+};
 
 typedef struct peer {
 	bench_subject base;
@@ -52,11 +57,16 @@ static void read_version(peer *p, const cJSON *row) {
 	const cJSON *const commit = cJSON_GetObjectItemCaseSensitive(row, "build_commit");
 	const cJSON *const number = cJSON_GetObjectItemCaseSensitive(row, "build_number");
 	const cJSON *const backends = cJSON_GetObjectItemCaseSensitive(row, "backends");
+	const cJSON *const own = cJSON_GetObjectItemCaseSensitive(row, "commit"), *const device = cJSON_GetObjectItemCaseSensitive(row, "device");
 	const cJSON *const cpu = cJSON_GetObjectItemCaseSensitive(row, "cpu_info"), *const gpu = cJSON_GetObjectItemCaseSensitive(row, "gpu_info");
 
 	if (cJSON_IsString(commit) && cJSON_IsNumber(number))
 		snprintf(p->base.version, sizeof p->base.version, "build %.0f (%.20s)%s%.50s", number->valuedouble, commit->valuestring,
 		         p->text[0] ? " " : "", p->text);
+	if (cJSON_IsString(own))
+		snprintf(p->base.version, sizeof p->base.version, "commit %.40s%s%.40s", own->valuestring, p->text[0] ? " " : "", p->text);
+	if (cJSON_IsString(device))
+		snprintf(p->base.device, sizeof p->base.device, "%.60s", device->valuestring);
 	if (cJSON_IsString(backends))
 		snprintf(p->base.device, sizeof p->base.device, "%.60s", backends->valuestring);
 	if (cJSON_IsString(gpu) && gpu->valuestring[0])
@@ -66,9 +76,10 @@ static void read_version(peer *p, const cJSON *row) {
 }
 
 static knit_status read_samples(peer *p, const char *text, size_t skip, double *out, size_t cap, size_t *count, knit_diag *diag) {
-	cJSON *const root = cJSON_Parse(text);
-	const cJSON *const first = cJSON_GetArrayItem(root, 0);
-	const cJSON *const samples = cJSON_GetObjectItemCaseSensitive(first, "samples_ns");
+	cJSON *const root = cJSON_Parse(text); /* the first of JSON lines, where there are several */
+	const cJSON *const first = p->dialect->knit ? root : cJSON_GetArrayItem(root, 0);
+	const cJSON *const samples = cJSON_GetObjectItemCaseSensitive(first, p->dialect->knit ? "seconds" : "samples_ns");
+	const double unit = p->dialect->knit ? 1 : 1e-9;
 	const cJSON *item;
 	size_t seen = 0;
 
@@ -76,10 +87,10 @@ static knit_status read_samples(peer *p, const char *text, size_t skip, double *
 	read_version(p, first);
 	cJSON_ArrayForEach(item, samples) {
 		if (cJSON_IsNumber(item) && item->valuedouble > 0 && seen++ >= skip && *count < cap)
-			out[(*count)++] = item->valuedouble * 1e-9;
+			out[(*count)++] = item->valuedouble * unit;
 	}
 	cJSON_Delete(root);
-	return *count ? KNIT_OK : knit__fail(diag, KNIT_ERR_FORMAT, 0, "%s wrote no samples_ns", p->program);
+	return *count ? KNIT_OK : knit__fail(diag, KNIT_ERR_FORMAT, 0, "%s wrote no times", p->program);
 }
 
 typedef struct words { char *argv[2 * MAX_WORDS + MAX_EXTRA + 1], numbers[MAX_WORDS][WORD]; size_t count, used; } words;
@@ -92,10 +103,34 @@ static void option(words *w, const char *name, int64_t value) {
 	word(w, w->numbers[w->used++]);
 }
 
+static void knit_command(const peer *p, const bench_test *test, int64_t runs, words *w) {
+	word(w, p->program);
+	word(w, "bench");
+	word(w, p->model);
+	option(w, "-p", test->prompt);
+	option(w, "-n", test->made);
+	option(w, "-d", test->depth);
+	option(w, "--threads", p->threads);
+	option(w, "--batch", p->batch);
+	option(w, "-r", runs);
+	word(w, "--kv");
+	word(w, p->kv);
+	word(w, "--no-peaks");
+	word(w, "--no-check");
+	word(w, "--no-load");
+	word(w, "--json");
+	for (size_t i = 0; i < p->extra_count; ++i)
+		word(w, p->extra[i]);
+}
+
 static void command(const peer *p, const bench_test *test, int64_t runs, words *w) {
 	const bool together = !p->dialect->has_depth && test->depth; /* -gp */
 
 	*w = (words){0};
+	if (p->dialect->knit) {
+		knit_command(p, test, runs, w);
+		return;
+	}
 	word(w, p->program);
 	word(w, "-m");
 	word(w, p->model);
@@ -150,7 +185,8 @@ knit_status bench_peer_probe(void *subject, int64_t tokens, bench_probe *out, kn
 
 	(void)tokens;
 	command(p, &test, 1, &w);
-	word(&w, p->dialect->cold_option);
+	if (p->dialect->cold_option)
+		word(&w, p->dialect->cold_option);
 	if (p->dialect->cold_value)
 		word(&w, p->dialect->cold_value);
 	const knit_status status = bench_child_run(w.argv, &child, diag);
@@ -172,12 +208,12 @@ static knit_status take_spec(peer *p, const char *spec, knit_diag *diag) {
 		if (strlen(dialects[i].name) == name && strncmp(spec, dialects[i].name, name) == 0)
 			p->dialect = &dialects[i];
 	if (!p->dialect || spec[left] != '=' || (spec[name] == ':' && left == name + 1))
-		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "--peer %.100s: needs llama-bench=PATH or ik-llama-bench=PATH, or with a label llama-bench:LABEL=PATH",
+		return knit__fail(diag, KNIT_ERR_ARGUMENT, 0, "--peer %.100s: needs llama-bench=PATH, ik-llama-bench=PATH or knit=PATH, or with a label knit:LABEL=PATH",
 		                  spec);
 	p->program = strdup(spec + left + 1);
 	if (!p->program)
 		return knit__fail_memory(diag, "a peer", left);
-	snprintf(p->base.name, sizeof p->base.name, "%s%s%.*s", p->dialect->name, spec[name] == ':' ? " " : "",
+	snprintf(p->base.name, sizeof p->base.name, "%s%s%.*s", p->dialect->knit ? "other knit" : p->dialect->name, spec[name] == ':' ? " " : "",
 	         left > name ? (int)(left - name - 1) : 0, left > name ? spec + name + 1 : "");
 	snprintf(p->text, sizeof p->text, "%s", strchr(p->program, ' ') ? strchr(p->program, ' ') + 1 : "");
 	strtok_r(p->program, " ", &save);

@@ -68,6 +68,39 @@ START_TEST(verdicts) {
 }
 END_TEST
 
+/* A machine whose memory was slower: what that explains is no difference, where memory binds. */
+START_TEST(drift) {
+	static const struct { const char *bound, *old_read, *new_read; double seconds; bench_verdict verdict; } cases[] = {
+		{"memory", "50", "50", 1.1, BENCH_SLOWER},
+		{"memory", "50", "44", 1.1, BENCH_SAME},
+		{"memory", "50", "44", 1.2, BENCH_SLOWER},
+		{"memory", "50", "60", 1.1, BENCH_SLOWER}, /* it should have been faster */
+		{"memory", "50", "60", 0.9, BENCH_SAME},
+		{"memory", "50", "60", 0.7, BENCH_FASTER},
+		{"compute", "50", "44", 1.1, BENCH_SLOWER},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+		bytes old = {0}, new = {0};
+		bench_results a, b;
+		bench_change c[2];
+		char more[128];
+		snprintf(more, sizeof more, ",\"bound_by\":\"%s\",\"peaks\":{\"read_gb_per_s\":%s}", cases[i].bound, cases[i].old_read);
+		put_row(&old, "decode 100", "", 100, 1, 10, more);
+		snprintf(more, sizeof more, ",\"bound_by\":\"%s\",\"peaks\":{\"read_gb_per_s\":%s}", cases[i].bound, cases[i].new_read);
+		put_row(&new, "decode 100", "", 100, cases[i].seconds, 10, more);
+		read_back(&old, &a);
+		read_back(&new, &b);
+		ck_assert_uint_eq(bench_compare(&a, &b, c), 1);
+		ck_assert_msg(c[0].verdict == cases[i].verdict, "case %zu: verdict %d", i, (int)c[0].verdict);
+		bench_results_clear(&a);
+		bench_results_clear(&b);
+		bytes_clear(&old);
+		bytes_clear(&new);
+	}
+}
+END_TEST
+
 /* Another depth, length or thread count is another test. */
 START_TEST(gone_and_added) {
 	bytes old = {0}, new = {0};
@@ -280,7 +313,7 @@ START_TEST(the_check_can_fail) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {verdicts, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
+	const TTest *const tests[] = {verdicts, drift, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
 
 	return suite_run("bench_compare", tests, (int)(sizeof tests / sizeof tests[0]));
 }

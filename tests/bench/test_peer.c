@@ -96,6 +96,28 @@ START_TEST(what_ik_is_told) {
 }
 END_TEST
 
+/* Another build of the command. */
+START_TEST(what_knit_is_told) {
+	char text[512];
+	bench_subject *s;
+	double seconds[8];
+	size_t count;
+	knit_diag diag = {0};
+
+	snprintf(text, sizeof text, "#!/bin/sh\necho \"$@\" >%s\necho '{\"schema\":\"knit.bench/1\",\"commit\":\"abc\",\"device\":\"cpu\",\"seconds\":[0.5,0.25]}'\n", heard);
+	write_file(program, text, 0700);
+	s = opened("knit:before!--device null");
+	ck_assert_str_eq(s->name, "other knit before");
+	ck_assert_int_eq(s->kind->run(s, &(bench_test){.made = 8, .depth = 16}, seconds, 8, &count, &diag), KNIT_OK);
+	ck_assert(was_told(" bench m.gguf -p 0 -n 8 -d 16 --threads 2 --batch 64 -r 2 --kv q8_0 --no-peaks --no-check --no-load --json --device null "));
+	ck_assert_uint_eq(count, 2);
+	ck_assert_double_eq_tol(seconds[1], 0.25, 1e-9);
+	ck_assert_str_eq(s->version, "commit abc --device null");
+	s->kind->close(s);
+	unlink(program);
+}
+END_TEST
+
 START_TEST(first_token) {
 	bench_subject *const s = opened("ik-llama-bench");
 	bench_probe probe;
@@ -246,7 +268,7 @@ END_TEST
 
 int main(void) {
 	const TTest *const tests[] = {what_llama_bench_is_told, what_ik_is_told, first_token,   specs_that_are_wrong, a_program_that_fails,
-	                              a_program_that_says_much, memory_of_a_program, memory_of_this_process, dropping_a_file, loading};
+	                              a_program_that_says_much, memory_of_a_program, memory_of_this_process, dropping_a_file, loading, what_knit_is_told};
 
 	make_program();
 	const int failed = suite_run("bench/peer", tests, sizeof tests / sizeof *tests);
