@@ -12,7 +12,7 @@ typedef struct knit_fused_isa {
 	/* out[c] += sum of low[j] * b_c[j], b_c being row c of a matrix of `rank` columns without gaps. Rows are too short for
 	 * linear's tiles to pay; the order of the sum is theirs where rank is at most a span. */
 	void (*add_low)(knit_dtype b_type, const char *b, int64_t rank, const float *low, float *out, int64_t columns);
-	/* out[i] = act(gate[i]) * up[i], act as the attribute of glu */
+	/* out[i] = act(gate[i]) * up[i], act as the attribute of glu; out may be gate */
 	void (*glu)(int64_t act, const float *gate, const float *up, float *out, int64_t n);
 } knit_fused_isa;
 

@@ -31,7 +31,7 @@ static void add_low(knit_dtype t, const char *b, int64_t rank, const float *low,
 		add_rows(KNIT_F32, b, rank, low, out, columns);
 }
 
-static void glu(int64_t act, const float *gate, const float *up, float *restrict out, int64_t n) {
+static void glu(int64_t act, const float *gate, const float *up, float *out, int64_t n) {
 	if (act == KNIT_GLU_SILU)
 		for (int64_t i = 0; i < n; ++i)
 			out[i] = knit__silu_of(gate[i]) * up[i];

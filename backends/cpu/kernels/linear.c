@@ -5,9 +5,22 @@
 #include "operand.h"
 #include "panels.h"
 
-/* Columns of a unit: few where there are few rows, so that many threads find work; more where x is read again for
- * each of them. What an output is does not depend on it. */
-int64_t knit__linear_unit_columns(int64_t rows) { return rows > 8 ? 64 : 16; }
+/* Few columns where there are few rows, so that many threads find work; many of both where there are many, since what a
+ * unit reads of each is read once for all of the other. What an output is does not depend on it. */
+knit_linear_cut knit__linear_cut(int64_t rows, int64_t columns, uint32_t threads) {
+	static const int64_t widths[] = {KNIT_LINEAR_COLUMNS, 48, 16};
+	knit_linear_cut c = {.row_blocks = knit__max(1, knit__ceil_div(rows, KNIT_LINEAR_ROWS))};
+
+	c.rows = knit__max(4, knit__min(KNIT_LINEAR_ROWS, (knit__ceil_div(rows, c.row_blocks) + 3) / 4 * 4));
+	c.row_blocks = knit__ceil_div(rows, c.rows);
+	for (int i = rows > 8 ? 0 : 2; i < 3; ++i) {
+		c.columns = widths[i];
+		c.column_blocks = knit__ceil_div(columns, c.columns);
+		if (c.column_blocks * c.row_blocks >= 8 * (int64_t)threads)
+			break;
+	}
+	return c;
+}
 
 static int64_t rows_of(const knit_cpu_step *s) { return knit__cpu_outer(&s->out[0], 1); }
 
@@ -115,9 +128,9 @@ void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, c
 /* ---- units ------------------------------------------------------------------------------------------------------- */
 
 int64_t knit__linear_units(const knit_cpu_step *s) {
-	const int64_t rows = rows_of(s);
+	const knit_linear_cut cut = knit__linear_cut(rows_of(s), s->in[1].dims[0], s->threads);
 
-	return knit__ceil_div(s->in[1].dims[0], knit__linear_unit_columns(rows)) * knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+	return cut.row_blocks * cut.column_blocks;
 }
 
 const knit_linear_isa *knit__linear_isa_of(const knit_linear_level *level, knit_dtype weight) {
@@ -234,6 +247,17 @@ static void run_panels(const knit_linear_block *u) {
 			panel_span(u, k0, c);
 }
 
+/* With the variant's kernel for many rows. */
+static void run_many(const knit_linear_block *u) {
+	for (int64_t k0 = 0; k0 < u->k; k0 += KNIT_LINEAR_SPAN)
+		for (int64_t c = 0; c < u->columns; c += u->isa->many_columns) {
+			if (u->columns - c > u->isa->panel)
+				u->isa->many(u, k0, c);
+			else
+				panel_span(u, k0, c);
+		}
+}
+
 /* The empty sum. */
 static void clear(const knit_linear_block *u) {
 	for (int64_t r = 0; r < u->rows; ++r)
@@ -246,6 +270,8 @@ void knit__linear_block(const knit_linear_block *b) {
 		clear(b);
 	else if (b->rows == 1 && b->isa->row)
 		b->isa->row(b);
+	else if (b->isa->many && b->rows > KNIT_LINEAR_TILE_ROWS)
+		run_many(b);
 	else if (b->isa->panel)
 		run_panels(b);
 	else if (b->rows <= KNIT_LINEAR_TILE_ROWS)
@@ -267,15 +293,15 @@ void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, i
 void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
 	const knit_cpu_tensor *const w = &s->in[1];
 	const int64_t n = w->dims[0], k = w->dims[1], rows = rows_of(s), row_bytes = knit__linear_row_bytes(k);
-	const int64_t columns = knit__linear_unit_columns(rows), row_blocks = knit__ceil_div(rows, KNIT_LINEAR_ROWS);
+	const knit_linear_cut cut = knit__linear_cut(rows, n, s->threads);
 	float *const out = (float *)(void *)s->out[0].data;
 
 	for (int64_t i = begin, units; i < end; i += units) {
-		const int64_t row = i % row_blocks * KNIT_LINEAR_ROWS, column = i / row_blocks * columns;
+		const int64_t row = i % cut.row_blocks * cut.rows, column = i / cut.row_blocks * cut.columns;
 		units = rows == 1 ? end - i : 1; /* one row: W is read in one stream */
 		knit_linear_block u = {.isa = isa,
-		                       .rows = knit__min(KNIT_LINEAR_ROWS, rows - row),
-		                       .columns = knit__min(columns * units, n - column),
+		                       .rows = knit__min(cut.rows, rows - row),
+		                       .columns = knit__min(cut.columns * units, n - column),
 		                       .k = k,
 		                       .out = out + row * n + column,
 		                       .out_stride = n,

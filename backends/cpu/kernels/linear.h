@@ -12,7 +12,8 @@
 #include <string.h>
 
 #define KNIT_LINEAR_SPAN 1024     /* elements of k: a multiple of every block and vector */
-#define KNIT_LINEAR_ROWS 48       /* of x in a unit */
+#define KNIT_LINEAR_ROWS 96       /* of x in a unit, at most */
+#define KNIT_LINEAR_COLUMNS 96    /* of a unit, at most */
 #define KNIT_LINEAR_TILE_ROWS 4   /* at most */
 #define KNIT_LINEAR_TILE_COLUMNS 8 /* at most, and a divisor of every unit's columns */
 
@@ -35,6 +36,8 @@ typedef void (*knit_linear_tile)(const knit_linear_tile_args *a);
 typedef struct knit_linear_shape { int columns; knit_linear_tile full, one; } knit_linear_shape;
 
 struct knit_linear_block;
+/* Many rows of x by one span of `many_columns` columns from `column` on, or of those that are left. */
+typedef void (*knit_linear_many)(const struct knit_linear_block *b, int64_t k0, int64_t column);
 
 typedef struct knit_linear_isa {
 	knit_dtype dtype;
@@ -46,6 +49,8 @@ typedef struct knit_linear_isa {
 	int64_t panel; /* weight rows that lie interleaved (panels.h): the tiles have as many columns; 0: each by itself */
 	/* A block of one row of x in the variant's own order of reading, with the same bits; NULL: by tiles. */
 	void (*row)(const struct knit_linear_block *b);
+	knit_linear_many many; /* NULL: none. Of panels: two, of which the first is whole */
+	int64_t many_columns;
 	/* Quantised weights: one row of x to scratch. */
 	void (*quantise)(const float *x, int64_t k, int32_t bias, char *row);
 } knit_linear_isa;
@@ -79,10 +84,16 @@ void knit__linear_row_bf16_avx2(const knit_linear_block *b);
 void knit__linear_row_f32_avx512(const knit_linear_block *b);
 void knit__linear_row_f16_avx512(const knit_linear_block *b);
 void knit__linear_row_bf16_avx512(const knit_linear_block *b);
+void knit__linear_many_q8_0_avx512(const knit_linear_block *b, int64_t k0, int64_t column);
+void knit__linear_many_q4_0_avx512(const knit_linear_block *b, int64_t k0, int64_t column);
+void knit__linear_many_q4_k_avx512(const knit_linear_block *b, int64_t k0, int64_t column);
+void knit__linear_many_q6_k_avx512(const knit_linear_block *b, int64_t k0, int64_t column);
+void knit__linear_many_floats_avx512(const knit_linear_block *b, int64_t k0, int64_t column);
 /* Sets w and w_stride for the columns from `column` on, which begins a unit. */
 void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, int64_t column);
-/* Columns that a unit takes of a step of so many rows. */
-int64_t knit__linear_unit_columns(int64_t rows);
+/* How a step of rows x columns outputs is cut into units. */
+typedef struct knit_linear_cut { int64_t rows, columns, row_blocks, column_blocks; } knit_linear_cut;
+knit_linear_cut knit__linear_cut(int64_t rows, int64_t columns, uint32_t threads);
 /* One row of x to scratch, as weights of isa's type need it. */
 void knit__linear_quantise_row(const knit_linear_isa *isa, const float *x, int64_t k, char *row);
 

@@ -271,15 +271,17 @@ static void widen_f32(const char *src, float *dst, int64_t n) { widen(KNIT_F32, 
 static void widen_f16(const char *src, float *dst, int64_t n) { widen(KNIT_F16, src, dst, n); }
 static void widen_bf16(const char *src, float *dst, int64_t n) { widen(KNIT_BF16, src, dst, n); }
 
+#define MANY .many = knit__linear_many_floats_avx512, .many_columns = 6
+
 static const knit_linear_isa isa_f32 = {
 	.dtype = KNIT_F32, SHAPES(f32, 8, 8, 8), .widened = &isa_f32, .widen = widen_f32,
-	.row = knit__linear_row_f32_avx512};
+	.row = knit__linear_row_f32_avx512, MANY};
 static const knit_linear_isa isa_f16 = {
 	.dtype = KNIT_F16, SHAPES(f16, 8, 8, 8), .widened = &isa_f32, .widen = widen_f16,
-	.row = knit__linear_row_f16_avx512};
+	.row = knit__linear_row_f16_avx512, MANY};
 static const knit_linear_isa isa_bf16 = {
 	.dtype = KNIT_BF16, SHAPES(bf16, 8, 8, 8), .widened = &isa_f32, .widen = widen_bf16,
-	.row = knit__linear_row_bf16_avx512};
+	.row = knit__linear_row_bf16_avx512, MANY};
 static const knit_linear_isa isa_q8_0 = {
 	.dtype = KNIT_Q8_0, SHAPES(q8_0, 4, 4, 4), .quantise = knit__linear_quantise_avx2};
 static const knit_linear_isa isa_q4_0 = {

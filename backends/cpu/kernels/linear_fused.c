@@ -9,9 +9,9 @@
 
 #include <math.h>
 
-#define UNIT_COLUMNS 64 /* knit__linear_unit_columns at most */
-#define MANY_COLUMNS (KNIT_LINEAR_ROWS * UNIT_COLUMNS) /* of one row in the place of all rows of a unit */
-#define LOW_COLUMNS 8   /* of A in a unit where there are few rows */
+#define MANY_COLUMNS (KNIT_LINEAR_ROWS * KNIT_LINEAR_COLUMNS) /* of one row in the place of all rows of a unit */
+#define LOW_COLUMNS 8                                         /* of A in a unit where there are few rows */
+#define LOW_COLUMNS_MANY 64
 
 /* ---- the parts of a step ----------------------------------------------------------------------------------------- */
 
@@ -72,6 +72,7 @@ typedef struct fused {
 	const knit_linear_isa *quantiser[ROW_KINDS];
 	const int32_t *adapters, *seq;
 	int64_t sequences, rows, k, row_bytes;
+	uint32_t threads;
 } fused;
 
 static const knit_linear_isa *isa_of(const knit_fused_isa *isa, const knit_cpu_tensor *w) {
@@ -95,6 +96,7 @@ static fused fused_of(const knit_cpu_step *s, knit_op op, const knit_fused_isa *
 	fused f = {.isa = isa,
 	           .x = &s->in[0],
 	           .parts = o.parts,
+	           .threads = s->threads,
 	           .rows = knit__cpu_outer(&s->in[0], 1),
 	           .k = knit__row_length(&s->in[0])};
 	char *scratch = s->scratch;
@@ -234,7 +236,7 @@ static const char *factor_row(const knit_cpu_tensor *t, int64_t slot, int64_t fi
 
 /* ---- first phase ------------------------------------------------------------------------------------------------- */
 
-static int64_t low_columns(int64_t rows) { return rows > 8 ? UNIT_COLUMNS : LOW_COLUMNS; }
+static int64_t low_columns(int64_t rows) { return rows > 8 ? LOW_COLUMNS_MANY : LOW_COLUMNS; }
 
 static int64_t low_units(const fused *f, const part *p) {
 	return p->a ? knit__ceil_div(p->rank, low_columns(f->rows)) * knit__ceil_div(f->rows, KNIT_LINEAR_ROWS) : 0;
@@ -316,23 +318,29 @@ static void prepare(const knit_cpu_step *s, int64_t begin, int64_t end, knit_op 
 /* Rows and columns of the output that a unit computes. */
 typedef struct window { int64_t row, rows, column, columns; } window;
 
+static knit_linear_cut cut_of(const fused *f, const part *p) {
+	return knit__linear_cut(f->rows, p->w->dims[0], f->threads);
+}
+
 static int64_t window_count(const fused *f, const part *p) {
-	return knit__ceil_div(p->w->dims[0], knit__linear_unit_columns(f->rows)) * knit__ceil_div(f->rows, KNIT_LINEAR_ROWS);
+	const knit_linear_cut cut = cut_of(f, p);
+
+	return cut.row_blocks * cut.column_blocks;
 }
 
 /* Of `units` units, of which there is one unless there is one row of x. */
 static window window_of(const fused *f, const part *p, int64_t unit, int64_t units) {
-	const int64_t row_blocks = knit__ceil_div(f->rows, KNIT_LINEAR_ROWS), columns = knit__linear_unit_columns(f->rows);
-	const int64_t row = unit % row_blocks * KNIT_LINEAR_ROWS, column = unit / row_blocks * columns;
+	const knit_linear_cut cut = cut_of(f, p);
+	const int64_t row = unit % cut.row_blocks * cut.rows, column = unit / cut.row_blocks * cut.columns;
 
-	return (window){
-		row, knit__min(KNIT_LINEAR_ROWS, f->rows - row), column, knit__min(columns * units, p->w->dims[0] - column)};
+	return (window){row, knit__min(cut.rows, f->rows - row), column,
+	                knit__min(cut.columns * units, p->w->dims[0] - column)};
 }
 
 /* How many of the units to come are computed as one: with one row of x as many as there are, so that W is read in one long
  * stream, then B. */
-static int64_t units_together(const fused *f, int64_t units) {
-	return f->rows == 1 ? knit__min(units, MANY_COLUMNS / knit__linear_unit_columns(1)) : 1;
+static int64_t units_together(const fused *f, const part *p, int64_t units) {
+	return f->rows == 1 ? knit__min(units, MANY_COLUMNS / cut_of(f, p).columns) : 1;
 }
 
 static void fill_nan(float *out, int64_t stride, int64_t rows, int64_t columns) {
@@ -376,10 +384,10 @@ static void project(const fused *f, const part *p, const window *w, float *out, 
 }
 
 static void add_bias(const knit_cpu_tensor *bias, const window *w, float *out, int64_t out_stride) {
-	float b[UNIT_COLUMNS];
+	float b[KNIT_LINEAR_COLUMNS];
 
 	for (int64_t at = 0, n; at < w->columns; at += n) {
-		n = knit__min(UNIT_COLUMNS, w->columns - at);
+		n = knit__min(KNIT_LINEAR_COLUMNS, w->columns - at);
 		knit__floats_to_f32(bias->dtype, bias->data + knit__bytes_of(bias->dtype, w->column + at), b, n);
 		for (int64_t r = 0; r < w->rows; ++r)
 			for (int64_t c = 0; c < n; ++c)
@@ -401,7 +409,7 @@ static void lora(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_
 	const int64_t n = knit__row_length(&s->out[0]);
 
 	for (int64_t i = begin, units; i < end; i += units) {
-		units = units_together(&f, end - i);
+		units = units_together(&f, &f.part[0], end - i);
 		const window w = window_of(&f, &f.part[0], i, units);
 		float *const out = (float *)(void *)s->out[0].data + w.row * n + w.column;
 
@@ -421,7 +429,7 @@ static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit
 		const int64_t count = window_count(&f, &f.part[p]), n = f.part[p].w->dims[0];
 
 		for (int64_t i = knit__max(begin, first), units; i < knit__min(end, first + count); i += units) {
-			units = units_together(&f, knit__min(end, first + count) - i);
+			units = units_together(&f, &f.part[p], knit__min(end, first + count) - i);
 			const window w = window_of(&f, &f.part[p], i - first, units);
 
 			project(&f, &f.part[p], &w, (float *)(void *)s->out[p].data + w.row * n + w.column, n);
@@ -430,20 +438,21 @@ static void group(const knit_cpu_step *s, int64_t begin, int64_t end, const knit
 	}
 }
 
+/* The gate is made where the result will stand. */
 static void glu(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_fused_isa *isa) {
-	_Alignas(64) float gate[MANY_COLUMNS], up[MANY_COLUMNS];
+	_Alignas(64) float up[MANY_COLUMNS];
 	const fused f = fused_of(s, KNIT_OP_GLU, isa);
 	const int64_t n = knit__row_length(&s->out[0]);
 
 	for (int64_t i = begin, units; i < end; i += units) {
-		units = units_together(&f, end - i);
+		units = units_together(&f, &f.part[0], end - i);
 		const window w = window_of(&f, &f.part[0], i, units);
+		float *const out = (float *)(void *)s->out[0].data + w.row * n + w.column;
 
-		project(&f, &f.part[0], &w, gate, UNIT_COLUMNS);
-		project(&f, &f.part[1], &w, up, UNIT_COLUMNS);
+		project(&f, &f.part[0], &w, out, n);
+		project(&f, &f.part[1], &w, up, KNIT_LINEAR_COLUMNS);
 		for (int64_t r = 0; r < w.rows; ++r)
-			isa->glu(s->attr[KNIT_GLU_ACT].i, gate + r * UNIT_COLUMNS, up + r * UNIT_COLUMNS,
-			        (float *)(void *)s->out[0].data + (w.row + r) * n + w.column, w.columns);
+			isa->glu(s->attr[KNIT_GLU_ACT].i, out + r * n, up + r * KNIT_LINEAR_COLUMNS, out + r * n, w.columns);
 	}
 }
 

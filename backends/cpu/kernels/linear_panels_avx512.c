@@ -195,7 +195,7 @@ KNIT_INLINE void tile(const knit_linear_tile_args *a, const knit_dtype t, const 
 #define TILES(name, kind, dtype) \
 	TILE(name, kind, dtype, 1) TILE(name, kind, dtype, 2) TILE(name, kind, dtype, 3) TILE(name, kind, dtype, 4)
 #define SHAPES(name) \
-	.max_rows = MAX_ROWS, .panel = KNIT_PANEL_ROWS, \
+	.max_rows = MAX_ROWS, .panel = KNIT_PANEL_ROWS, .many_columns = 2 * KNIT_PANEL_ROWS, \
 	.shapes = {{16, name##_1, NULL}, {16, name##_2, NULL}, {16, name##_3, NULL}, {16, name##_4, NULL}}
 
 TILES(q8_0, tile, KNIT_Q8_0)
@@ -204,11 +204,11 @@ TILES(q4_k, tile_super, KNIT_Q4_K)
 TILES(q6_k, tile_super, KNIT_Q6_K)
 
 static const knit_linear_isa isa_q8_0 = {
-	.dtype = KNIT_Q8_0, SHAPES(q8_0), .quantise = knit__linear_quantise_panels};
+	.dtype = KNIT_Q8_0, SHAPES(q8_0), .many = knit__linear_many_q8_0_avx512, .quantise = knit__linear_quantise_panels};
 static const knit_linear_isa isa_q4_0 = {
-	.dtype = KNIT_Q4_0, SHAPES(q4_0), .quantise = knit__linear_quantise_panels};
-static const knit_linear_isa isa_q4_k = {.dtype = KNIT_Q4_K, SHAPES(q4_k), .quantise = knit__linear_quantise_avx2};
+	.dtype = KNIT_Q4_0, SHAPES(q4_0), .many = knit__linear_many_q4_0_avx512, .quantise = knit__linear_quantise_panels};
+static const knit_linear_isa isa_q4_k = {.dtype = KNIT_Q4_K, SHAPES(q4_k), .many = knit__linear_many_q4_k_avx512, .quantise = knit__linear_quantise_avx2};
 static const knit_linear_isa isa_q6_k = {
-	.dtype = KNIT_Q6_K, SHAPES(q6_k), .quantise = knit__linear_quantise_panels16};
+	.dtype = KNIT_Q6_K, SHAPES(q6_k), .many = knit__linear_many_q6_k_avx512, .quantise = knit__linear_quantise_panels16};
 
 KNIT_LINEAR_PANEL_KERNELS(avx512, KNIT_CPU_AVX512)

@@ -1,0 +1,376 @@
+/* Owns linear of many rows of x by weights in panels, in AVX-512 with VNNI: two panels at a time, so that four columns of x
+ * that were spread over a vector meet two vectors of weights. What an output is does not depend on it: sums are those of
+ * linear_panels_avx512.c. The driver is linear.c; reference: ops/linear.c. */
+#include "linear.h"
+#include "panels.h"
+#include "vec_avx512.h"
+
+#define MAX_ROWS 4
+#define PANELS 2
+#define PIECES 8 /* four columns each, of a block */
+#define PARTS (KNIT_LINEAR_SPAN / 32)
+
+/* ---- rows of x --------------------------------------------------------------------------------------------------- */
+
+/* Where rows of x are read: q, its sums by blocks (biases, or what minima multiply), the scales of blocks. */
+typedef struct rows_at { const char *q[MAX_ROWS], *sums[MAX_ROWS], *scales[MAX_ROWS]; } rows_at;
+
+/* A sum for every `sum_every` columns: q6_K has them by 16, the others by 32. */
+KNIT_INLINE rows_at rows_from(const knit_linear_block *u, int64_t row, const int rows, int64_t k0, const int64_t sum_every) {
+	const int64_t padded = knit__linear_padded(u->k);
+	rows_at x;
+
+	for (int r = 0; r < rows; ++r) {
+		x.q[r] = u->x[row + r] + k0;
+		x.sums[r] = u->x[row + r] + padded + k0 / sum_every * 4;
+		x.scales[r] = u->x[row + r] + 2 * padded + k0 / 32 * 4;
+	}
+	return x;
+}
+KNIT_INLINE void rows_advance(rows_at *x, const int rows, int64_t k, const int64_t sum_every) {
+	for (int r = 0; r < rows; ++r) {
+		x->q[r] += k;
+		x->sums[r] += k / sum_every * 4;
+		x->scales[r] += k / 32 * 4;
+	}
+}
+
+KNIT_INLINE __m512i spread_int(const char *p) {
+	int32_t v;
+
+	memcpy(&v, p, sizeof v);
+	return _mm512_set1_epi32(v);
+}
+KNIT_INLINE __m512 spread_float(const char *p) {
+	float v;
+
+	memcpy(&v, p, sizeof v);
+	return _mm512_set1_ps(v);
+}
+
+/* ---- blocks of 32 ------------------------------------------------------------------------------------------------ */
+
+/* The vectors of one block of 16 rows as unsigned bytes: q + 128, or the nibbles as they are stored. */
+KNIT_INLINE void load_block(const knit_dtype t, const char *p, __m512i w[PIECES]) {
+	if (t == KNIT_Q8_0) {
+		for (int j = 0; j < PIECES; ++j)
+			w[j] = _mm512_loadu_si512(p + j * 64);
+		return;
+	}
+	for (int j = 0; j < PIECES / 2; ++j) {
+		const __m512i v = _mm512_loadu_si512(p + j * 64), low = _mm512_set1_epi8(15);
+
+		w[j] = _mm512_and_si512(v, low);
+		w[j + PIECES / 2] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+	}
+}
+
+KNIT_INLINE __m512 halves(const char *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+
+/* Rows [first, end) of block `at` from where x stands. */
+KNIT_INLINE void block_rows(const rows_at *x, const int first, const int end, const int at, __m512i w[PANELS][PIECES],
+                            const __m512 d[PANELS], __m512 acc[MAX_ROWS][PANELS]) {
+	__m512i sum[MAX_ROWS][PANELS];
+
+	for (int r = first; r < end; ++r)
+		sum[r][0] = sum[r][1] = spread_int(x->sums[r] + at * 4);
+	for (int j = 0; j < PIECES; ++j)
+		for (int r = first; r < end; ++r) {
+			const __m512i four = spread_int(x->q[r] + at * 32 + j * 4);
+
+			for (int p = 0; p < PANELS; ++p)
+				sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w[p][j], four);
+		}
+	for (int r = first; r < end; ++r) {
+		const __m512 scale = spread_float(x->scales[r] + at * 4);
+
+		for (int p = 0; p < PANELS; ++p)
+			acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][p]), _mm512_mul_ps(d[p], scale), acc[r][p]);
+	}
+}
+
+/* A sum is a chain of PIECES products: those of two rows are made at the same time. */
+KNIT_INLINE void block(const rows_at *x, const knit_dtype t, const int rows, const char *scales, const char *vectors,
+                       int64_t panel, const int at, __m512 acc[MAX_ROWS][PANELS]) {
+	__m512i w[PANELS][PIECES];
+	__m512 d[PANELS];
+
+	for (int p = 0; p < PANELS; ++p) {
+		load_block(t, vectors + p * panel, w[p]);
+		d[p] = halves(scales + p * panel);
+	}
+	block_rows(x, 0, rows < 2 ? rows : 2, at, w, d, acc);
+	if (rows > 2)
+		block_rows(x, 2, rows, at, w, d, acc);
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+/* A span of two panels. */
+typedef struct pair {
+	const knit_linear_block *u;
+	int64_t k0, length, column;
+	const char *w; /* the first panel, at k0 */
+	/* Of super-blocks, unpacked. By part of 32 columns: two vectors of scales for q6_K, or of scales and of minima, of each
+	 * panel; and the bytes of q6_K. */
+	const float *scales;
+	const char *bytes;
+} pair;
+
+KNIT_INLINE void clear(const int rows, __m512 acc[MAX_ROWS][PANELS]) {
+	for (int r = 0; r < rows; ++r)
+		acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+}
+
+KNIT_INLINE void store(const pair *s, int64_t row, const int rows, __m512 acc[MAX_ROWS][PANELS]) {
+	const __mmask16 columns = knit__first16(knit__min(s->u->columns - s->column - KNIT_PANEL_ROWS, KNIT_PANEL_ROWS));
+
+	for (int r = 0; r < rows; ++r) {
+		float *const out = s->u->out + (row + r) * s->u->out_stride + s->column;
+
+		if (s->k0 > 0 || s->u->add) {
+			acc[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), acc[r][0]);
+			acc[r][1] = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out + KNIT_PANEL_ROWS), acc[r][1]);
+		}
+		_mm512_storeu_ps(out, acc[r][0]);
+		_mm512_mask_storeu_ps(out + KNIT_PANEL_ROWS, columns, acc[r][1]);
+	}
+}
+
+KNIT_INLINE void tile(const pair *s, const knit_dtype t, int64_t row, const int rows) {
+	const int64_t panel = s->u->w_stride, group_bytes = t == KNIT_Q8_0 ? 1088 : 576, half = t == KNIT_Q8_0 ? 512 : 256;
+	rows_at x = rows_from(s->u, row, rows, s->k0, 32);
+	const char *group = s->w;
+	__m512 acc[MAX_ROWS][PANELS];
+
+	clear(rows, acc);
+	for (int64_t i = 0; i < s->length; i += KNIT_PANEL_GROUP, group += group_bytes) {
+		block(&x, t, rows, group, group + KNIT_PANEL_SCALES, panel, 0, acc);
+		block(&x, t, rows, group + 32, group + KNIT_PANEL_SCALES + half, panel, 1, acc);
+		rows_advance(&x, rows, KNIT_PANEL_GROUP, 32);
+	}
+	store(s, row, rows, acc);
+}
+
+/* ---- q4_K: parts have the vectors of a q4_0 block, and what minima take off goes by the sum of x -------------------- */
+
+/* Rows [first, end) of a part. */
+KNIT_INLINE void part4_rows(const rows_at *x, const int first, const int end, __m512i w[PANELS][PIECES],
+                            const float *scales, __m512 acc[MAX_ROWS][PANELS]) {
+	__m512i sum[MAX_ROWS][PANELS];
+
+	for (int r = first; r < end; ++r)
+		sum[r][0] = sum[r][1] = _mm512_setzero_si512();
+	for (int j = 0; j < PIECES; ++j)
+		for (int r = first; r < end; ++r) {
+			const __m512i four = spread_int(x->q[r] + j * 4);
+
+			for (int p = 0; p < PANELS; ++p)
+				sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w[p][j], four);
+		}
+	for (int r = first; r < end; ++r) {
+		const __m512 scale = spread_float(x->scales[r]), all = spread_float(x->sums[r]);
+
+		for (int p = 0; p < PANELS; ++p) {
+			const __m512 by = _mm512_mul_ps(_mm512_load_ps(scales + p * 32), scale);
+
+			acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][p]), by, acc[r][p]);
+			acc[r][p] = _mm512_fnmadd_ps(_mm512_load_ps(scales + p * 32 + 16), all, acc[r][p]);
+		}
+	}
+}
+
+KNIT_INLINE void tile_q4_k(const pair *s, int64_t row, const int rows) {
+	rows_at x = rows_from(s->u, row, rows, s->k0, 32);
+	const float *scales = s->scales;
+	const char *group = s->w;
+	__m512 acc[MAX_ROWS][PANELS];
+
+	clear(rows, acc);
+	for (int64_t i = 0; i < s->length; i += 256, group += KNIT_PANEL_Q4_K_BYTES)
+		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32) {
+			__m512i w[PANELS][PIECES];
+
+			for (int p = 0; p < PANELS; ++p)
+				load_block(KNIT_Q4_0, group + p * s->u->w_stride + KNIT_PANEL_Q4_K_VECTORS + part * 256, w[p]);
+			part4_rows(&x, 0, rows < 2 ? rows : 2, w, scales, acc);
+			if (rows > 2)
+				part4_rows(&x, 2, rows, w, scales, acc);
+			rows_advance(&x, rows, 32, 32);
+		}
+	store(s, row, rows, acc);
+}
+
+/* Of 16 rows: eight parts' scales, then their minima, a byte each. As knit__q4_k_parts. */
+KNIT_INLINE void unpack_parts(const char *packed, char out[256]) {
+	const __m512i a = _mm512_loadu_si512(packed), b = _mm512_loadu_si512(packed + 64), c = _mm512_loadu_si512(packed + 128);
+	const __m512i six = _mm512_set1_epi8(63), four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
+
+	_mm512_storeu_si512(out, _mm512_and_si512(a, six));
+	_mm512_storeu_si512(out + 64, _mm512_or_si512(_mm512_and_si512(c, four), _mm512_and_si512(_mm512_srli_epi16(a, 2), two)));
+	_mm512_storeu_si512(out + 128, _mm512_and_si512(b, six));
+	_mm512_storeu_si512(out + 192, _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), four),
+	                                               _mm512_and_si512(_mm512_srli_epi16(b, 2), two)));
+}
+
+KNIT_INLINE __m512 bytes_by(const char *p, const bool is_signed, __m512 by) {
+	const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+
+	return _mm512_mul_ps(by, _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(v) : _mm512_cvtepu8_epi32(v)));
+}
+
+/* Scales and minima of a span of one panel. */
+static void unpack_q4_k(const char *group, int64_t length, float *scales) {
+	for (int64_t i = 0; i < length; i += 256, group += KNIT_PANEL_Q4_K_BYTES) {
+		const __m512 d = halves(group), dmin = halves(group + 32);
+		char parts[256];
+
+		unpack_parts(group + 64, parts);
+		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32) {
+			_mm512_store_ps(scales, bytes_by(parts + part * 16, false, d));
+			_mm512_store_ps(scales + 16, bytes_by(parts + 128 + part * 16, false, dmin));
+		}
+	}
+}
+
+/* ---- q6_K: unpacked to bytes once for all rows ---------------------------------------------------------------------- */
+
+/* Row r of a part of 32, whose halves have scales of their own. */
+KNIT_INLINE void part6_row(const rows_at *x, const int r, __m512i w[PANELS][PIECES], const float *scales,
+                           __m512 acc[MAX_ROWS][PANELS]) {
+	const __m512 scale = spread_float(x->scales[r]);
+	__m512i low[PANELS], high[PANELS];
+
+	low[0] = low[1] = spread_int(x->sums[r]);
+	high[0] = high[1] = spread_int(x->sums[r] + 4);
+	for (int j = 0; j < PIECES / 2; ++j) {
+		const __m512i first = spread_int(x->q[r] + j * 4), second = spread_int(x->q[r] + 16 + j * 4);
+
+		for (int p = 0; p < PANELS; ++p) {
+			low[p] = _mm512_dpbusd_epi32(low[p], w[p][j], first);
+			high[p] = _mm512_dpbusd_epi32(high[p], w[p][j + PIECES / 2], second);
+		}
+	}
+	for (int p = 0; p < PANELS; ++p) {
+		const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(high[p]), _mm512_load_ps(scales + p * 32 + 16));
+
+		acc[r][p] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(low[p]), _mm512_load_ps(scales + p * 32), second),
+		                            scale, acc[r][p]);
+	}
+}
+
+KNIT_INLINE void tile_q6_k(const pair *s, int64_t row, const int rows) {
+	rows_at x = rows_from(s->u, row, rows, s->k0, 16);
+	const float *scales = s->scales;
+	const char *bytes = s->bytes;
+	__m512 acc[MAX_ROWS][PANELS];
+
+	clear(rows, acc);
+	for (int64_t i = 0; i < s->length; i += 32, bytes += PANELS * PIECES * 64, scales += PANELS * 32) {
+		__m512i w[PANELS][PIECES];
+
+		for (int p = 0; p < PANELS; ++p)
+			load_block(KNIT_Q8_0, bytes + p * PIECES * 64, w[p]);
+		for (int r = 0; r < rows; ++r)
+			part6_row(&x, r, w, scales, acc);
+		rows_advance(&x, rows, 32, 16);
+	}
+	store(s, row, rows, acc);
+}
+
+/* Scales and values, 0 to 63, of a span of one panel. */
+static void unpack_q6_k(const char *group, int64_t length, float *scales, char *bytes) {
+	const __m512i two = _mm512_set1_epi8(0x30);
+
+	for (int64_t i = 0; i < length; i += 256, group += KNIT_PANEL_Q6_K_BYTES) {
+		const __m512 d = halves(group);
+
+		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32, bytes += PANELS * PIECES * 64) {
+			const char *const high = group + KNIT_PANEL_Q6_K_HIGH + part * 128, *const by = group + KNIT_PANEL_Q6_K_SCALES + part * 32;
+			__m512i w[PIECES];
+
+			load_block(KNIT_Q4_0, group + KNIT_PANEL_Q6_K_VECTORS + part * 256, w);
+			for (int k = 0; k < 2; ++k) {
+				const __m512i h = _mm512_loadu_si512(high + k * 64);
+
+				w[k] = _mm512_ternarylogic_epi32(w[k], _mm512_slli_epi16(h, 4), two, 0xf8); /* w | h & two */
+				w[k + 2] = _mm512_ternarylogic_epi32(w[k + 2], _mm512_slli_epi16(h, 2), two, 0xf8);
+				w[k + 4] = _mm512_ternarylogic_epi32(w[k + 4], h, two, 0xf8);
+				w[k + 6] = _mm512_ternarylogic_epi32(w[k + 6], _mm512_srli_epi16(h, 2), two, 0xf8);
+			}
+			for (int j = 0; j < PIECES; ++j)
+				_mm512_store_si512(bytes + j * 64, w[j]);
+			_mm512_store_ps(scales, bytes_by(by, true, d));
+			_mm512_store_ps(scales + 16, bytes_by(by + 16, true, d));
+		}
+	}
+}
+
+/* ---- spans ------------------------------------------------------------------------------------------------------- */
+
+KNIT_INLINE void tile_of(const pair *s, const knit_dtype t, int64_t row, const int rows) {
+	if (t == KNIT_Q4_K)
+		tile_q4_k(s, row, rows);
+	else if (t == KNIT_Q6_K)
+		tile_q6_k(s, row, rows);
+	else
+		tile(s, t, row, rows);
+}
+
+KNIT_INLINE void all_rows(const pair *s, const knit_dtype t) {
+	const int64_t rows = s->u->rows;
+	int64_t row = 0;
+
+	for (; row + 4 <= rows; row += 4)
+		tile_of(s, t, row, 4);
+	if (rows - row == 3)
+		tile_of(s, t, row, 3);
+	else if (rows - row == 2)
+		tile_of(s, t, row, 2);
+	else if (rows - row == 1)
+		tile_of(s, t, row, 1);
+}
+
+static pair pair_of(const knit_linear_block *u, int64_t k0, int64_t column) {
+	const knit_dtype t = u->isa->dtype;
+
+	return (pair){.u = u,
+	              .k0 = k0,
+	              .length = knit__min(KNIT_LINEAR_SPAN, u->k - k0),
+	              .column = column,
+	              .w = u->w + column / KNIT_PANEL_ROWS * u->w_stride + k0 / knit__panel_group(t) * knit__panel_group_bytes(t)};
+}
+
+void knit__linear_many_q8_0_avx512(const knit_linear_block *u, int64_t k0, int64_t column) {
+	const pair s = pair_of(u, k0, column);
+
+	all_rows(&s, KNIT_Q8_0);
+}
+
+void knit__linear_many_q4_0_avx512(const knit_linear_block *u, int64_t k0, int64_t column) {
+	const pair s = pair_of(u, k0, column);
+
+	all_rows(&s, KNIT_Q4_0);
+}
+
+void knit__linear_many_q4_k_avx512(const knit_linear_block *u, int64_t k0, int64_t column) {
+	_Alignas(64) float scales[PARTS * PANELS * 32];
+	pair s = pair_of(u, k0, column);
+
+	for (int p = 0; p < PANELS; ++p)
+		unpack_q4_k(s.w + p * u->w_stride, s.length, scales + p * 32);
+	s.scales = scales;
+	all_rows(&s, KNIT_Q4_K);
+}
+
+void knit__linear_many_q6_k_avx512(const knit_linear_block *u, int64_t k0, int64_t column) {
+	_Alignas(64) float scales[PARTS * PANELS * 32];
+	_Alignas(64) char bytes[PARTS * PANELS * PIECES * 64];
+	pair s = pair_of(u, k0, column);
+
+	for (int p = 0; p < PANELS; ++p)
+		unpack_q6_k(s.w + p * u->w_stride, s.length, scales + p * 32, bytes + p * PIECES * 64);
+	s.scales = scales;
+	s.bytes = bytes;
+	all_rows(&s, KNIT_Q6_K);
+}
