@@ -153,8 +153,8 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 	                                .visits = desc->visits,
 	                                .loops = desc->loops,
 	                                .no_adapter = desc->no_adapter,
-	                                .tokenizer = KNIT__TOKENIZER_IF_THERE, /* not used here, but it belongs to loading */
-	                                .skip_finite_check = true};
+	                                /* not used here, but it belongs to loading, as the search for NaN does */
+	                                .tokenizer = KNIT__TOKENIZER_IF_THERE};
 	if (status == KNIT_OK)
 		status = knit__model_load(s->ctx, &model, &s->model, diag);
 	if (status == KNIT_OK)
