@@ -23,7 +23,10 @@
 #define YIELDS 8
 #define GAIN_WINDOW_NS 50e6 /* what "lately" means */
 #define LOSS_NS 1e6
-#define ALONE_FACTOR 20.0
+/* How long a caller stays alone, in times of what it lost: the first time, and at most. */
+#define ALONE_FIRST 1.0
+#define ALONE_MOST 20.0
+#define GAIN_SOUND_NS 10e6 /* gains without a loss between them that long say that the machine is free again */
 
 /* The gate word: epoch (32 bits) | open (1) | workers inside (31). A job's fields change only while the gate is closed
  * and nobody is inside. A caller leaves when all units are done; workers may leave later. */
@@ -59,7 +62,8 @@ struct knit_pool {
 	uint32_t spin_idle, spin_barrier;
 	knit_allocator a;
 	bool always_split;
-	double gain_ns; /* what splitting has saved lately; belongs to the caller that holds `busy` */
+	double gain_ns;      /* what splitting has saved lately; belongs to the caller that holds `busy`, as the next does */
+	double alone_factor; /* for the next loss */
 	_Atomic uint64_t alone_until_ns;
 };
 
@@ -278,15 +282,19 @@ static uint64_t now_ns(void) {
 
 /* On a machine that is busy with other work, a thread that has claimed units may be taken off its core with them, for
  * far longer than the whole job takes. So the caller keeps count of what splitting has saved, by its own speed on its
- * own units, and stays alone for a while when that is a loss. Trying again costs at most one part in ALONE_FACTOR. */
+ * own units, and stays alone for a while when that is a loss: as long as it lost where that is rare (an interrupt), twice
+ * as long each time it happens again, until trying costs one part in ALONE_MOST. */
 static void settle(knit_pool *p, double alone_ns, uint64_t begin_ns, uint64_t end_ns) {
 	const double took_ns = (double)(end_ns - begin_ns);
 
 	p->gain_ns -= p->gain_ns * (took_ns < GAIN_WINDOW_NS ? took_ns / GAIN_WINDOW_NS : 1.0);
 	p->gain_ns += alone_ns - took_ns;
+	if (p->gain_ns > GAIN_SOUND_NS)
+		p->alone_factor = ALONE_FIRST;
 	if (p->gain_ns >= -LOSS_NS || p->always_split)
 		return;
-	atomic_store_explicit(&p->alone_until_ns, end_ns + (uint64_t)(-p->gain_ns * ALONE_FACTOR), memory_order_relaxed);
+	atomic_store_explicit(&p->alone_until_ns, end_ns + (uint64_t)(-p->gain_ns * p->alone_factor), memory_order_relaxed);
+	p->alone_factor = p->alone_factor * 2 < ALONE_MOST ? p->alone_factor * 2 : ALONE_MOST;
 	p->gain_ns = 0.0;
 }
 
@@ -385,6 +393,7 @@ knit_status knit__pool_create(const knit_allocator *a, uint32_t threads, knit_po
 	atomic_init(&p->waiters, 0);
 	atomic_init(&p->stop, false);
 	atomic_init(&p->busy, false);
+	p->alone_factor = ALONE_FIRST;
 	atomic_init(&p->alone_until_ns, 0);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
