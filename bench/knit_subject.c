@@ -121,8 +121,8 @@ static knit_status open_decoder(knit_subject *s, const bench_knit_desc *desc, kn
 	return s->ids && s->seq && s->pos && s->logits ? KNIT_OK : knit__fail_memory(diag, "the bench", (uint64_t)s->batch * 12);
 }
 
-/* Device, driver, memory. */
-static void describe(knit_subject *s) {
+/* Device, memory and, where it is wanted, the driver. */
+static void describe(knit_subject *s, bool named) {
 	const char *const id = knit_program_device(s->decoder.program);
 	knit_device_info list[32];
 	size_t count = 0;
@@ -130,7 +130,7 @@ static void describe(knit_subject *s) {
 	snprintf(s->base.device, sizeof s->base.device, "%.60s", id);
 	s->base.on_host = strncmp(id, "cpu", 3) == 0 && strchr(id, '+') == NULL; /* not "cpu+vulkan:0" */
 	(void)knit_program_memory(s->decoder.program, &s->base.memory);
-	if (knit_devices(s->ctx, list, sizeof list / sizeof *list, &count) != KNIT_OK)
+	if (!named || knit_devices(s->ctx, list, sizeof list / sizeof *list, &count) != KNIT_OK)
 		return;
 	for (size_t i = 0; i < count && i < sizeof list / sizeof *list; ++i)
 		if (strcmp(list[i].id, id) == 0)
@@ -164,7 +164,7 @@ knit_status bench_knit_open(const bench_knit_desc *desc, bench_subject **out, kn
 		return status;
 	}
 	s->base.load_seconds = bench_now() - begin;
-	describe(s);
+	describe(s, !desc->unnamed);
 	snprintf(s->base.name, sizeof s->base.name, "knit %s", desc->device ? desc->device : "best");
 	snprintf(s->base.version, sizeof s->base.version, "knit %d.%d.%d", KNIT_VERSION_MAJOR, KNIT_VERSION_MINOR,
 	         KNIT_VERSION_PATCH);

@@ -20,8 +20,11 @@ typedef struct answer {
 
 static knit_status look(const bench_knit_desc *desc, int64_t tokens, bench_probe *out, knit_diag *diag) {
 	const int64_t batch = desc->batch;
+	bench_knit_desc own = *desc;
 	bench_subject *s = NULL;
-	knit_status status = bench_knit_open(desc, &s, diag);
+
+	own.unnamed = true;
+	knit_status status = bench_knit_open(&own, &s, diag);
 
 	if (status != KNIT_OK)
 		return status;

@@ -71,6 +71,7 @@ typedef struct bench_knit_desc {
 	const char *visits;
 	uint32_t loops;
 	bool no_adapter;
+	bool unnamed; /* the driver is not asked for: listing devices loads those of GPUs, a hundred MB of a process's memory */
 } bench_knit_desc;
 
 /* bench/knit_subject.c: opens the model. What it holds can be asked for afterwards. */
