@@ -30,7 +30,7 @@ run() {
 }
 
 first="unit-cpu unit-cpu_kernels unit-cpu_linear unit-cpu_panels" more=
-[ -z "${KNIT_AARCH64_ALL:-}" ] || more="unit-cpu_attention unit-cpu_fused unit-kv_slot unit-pool unit-quant unit-quant_k"
+[ -z "${KNIT_AARCH64_ALL:-}" ] || more="unit-cpu_attention unit-cpu_fused unit-cpu_glu unit-cpu_linear_lora unit-kv_slot unit-pool unit-quant unit-quant_k"
 
 parts() {
 	local status=0 part

@@ -3,6 +3,7 @@
 #include "../../backends/cpu/kernels/panels.h"
 #include "../../ops/quant.h"
 
+#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +165,35 @@ double *bench_values(const knit_cpu_tensor *t) {
 	return out;
 }
 
+const float *bench_floats(const knit_cpu_tensor *t) { return (const float *)(const void *)t->data; }
+
+void *bench_copy(const void *p, size_t bytes) {
+	void *const c = must(malloc(bytes ? bytes : 1));
+
+	memcpy(c, p, bytes);
+	return c;
+}
+
+int64_t bench_whole(knit_dtype dtype, int64_t columns) {
+	const int64_t block = knit__dtype_info(dtype)->block_elements;
+
+	return (columns + block - 1) / block * block;
+}
+
+void bench_take_row(kernel_bench *one, const kernel_bench *all, int64_t r, const uint32_t *per_row, int count) {
+	for (uint32_t i = 0; i < all->in_count; ++i)
+		one->in[i].t = all->in[i].t;
+	one->in_count = all->in_count;
+	for (int i = 0; i < count; ++i) {
+		knit_cpu_tensor *const t = &one->in[per_row[i]].t;
+
+		if (!t->data)
+			continue;
+		t->data += r * t->strides[0] * 4;
+		t->dims[0] = 1;
+	}
+}
+
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static void view_of(const knit_cpu_tensor *t, knit_operand_view *v) {
@@ -291,4 +321,38 @@ const knit_cpu_kernel *bench_kernel(uint16_t op, size_t n) {
 		if (knit__cpu_kernels[i]->op == op && knit__cpu_kernels[i]->isa <= isa && n-- == 0)
 			return knit__cpu_kernels[i];
 	return NULL;
+}
+
+const knit_cpu_kernel *bench_accepting(const kernel_bench *b, size_t n) {
+	const knit_cpu_kernel *k;
+
+	for (size_t i = 0; (k = bench_kernel(b->op, i)); ++i)
+		if (bench_accepts(b, k) && n-- == 0)
+			return k;
+	return NULL;
+}
+
+const knit_cpu_kernel *bench_like(const kernel_bench *b, const knit_cpu_kernel *k) {
+	const knit_cpu_kernel *other;
+
+	for (size_t n = 0; (other = bench_accepting(b, n)); ++n)
+		if (other->isa == k->isa || other->isa == KNIT_CPU_PLAIN)
+			return other;
+	ck_abort_msg("no kernel of the level of %s", k->name);
+	return NULL;
+}
+
+double bench_quantising_bound(const double *x, const double *w, int64_t k) {
+	double sum = 0;
+
+	for (int64_t i = 0; i < k; i += 32) {
+		double max = 0, products = 0;
+
+		for (int64_t j = i; j < i + 32; ++j) {
+			max = fmax(max, fabs(x[j]));
+			products += fabs(w[j]);
+		}
+		sum += products * max / 254 * 1.0001;
+	}
+	return sum;
 }

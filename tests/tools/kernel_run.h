@@ -50,6 +50,14 @@ void bench_set(kernel_bench *b, uint32_t i, int64_t element, double value);
 /* All values of an operand or of the output as doubles, row-major; the caller frees. */
 double *bench_values(const knit_cpu_tensor *t);
 int64_t bench_count(const knit_cpu_tensor *t);
+/* The elements of one of type f32, as they lie. */
+const float *bench_floats(const knit_cpu_tensor *t);
+/* A copy; the caller frees. */
+void *bench_copy(const void *p, size_t bytes);
+/* At least so many columns, in whole blocks of the type. */
+int64_t bench_whole(knit_dtype dtype, int64_t columns);
+/* Points the `count` operands in `per_row` of `one` at row r of those of `all`, and every other operand at the same bytes. */
+void bench_take_row(kernel_bench *one, const kernel_bench *all, int64_t r, const uint32_t *per_row, int count);
 
 /* Whether the kernel accepts the operands. */
 bool bench_accepts(const kernel_bench *b, const knit_cpu_kernel *k);
@@ -63,5 +71,12 @@ void bench_references(const kernel_bench *b, bool absolute, double *out[KNIT_MAX
 
 /* The kernels of an op that this machine can run: the n-th, NULL past the last. */
 const knit_cpu_kernel *bench_kernel(uint16_t op, size_t n);
+/* Of those for b's op, the n-th that accepts its operands. */
+const knit_cpu_kernel *bench_accepting(const kernel_bench *b, size_t n);
+/* The one of these that goes with k: of its instruction set, or plain C where there is only that. Fails the test if absent. */
+const knit_cpu_kernel *bench_like(const kernel_bench *b, const knit_cpu_kernel *k);
+
+/* What rounding x to 8 bits by blocks of 32 may add to the product of two rows: half a step of max / 127 for each element. */
+double bench_quantising_bound(const double *x, const double *w, int64_t k);
 
 #endif

@@ -42,7 +42,7 @@ static void check(kernel_bench *b, const knit_cpu_kernel *k, const double *ref, 
                   const char *what) {
 	bench_run(b, k, piece, threads);
 	for (int64_t i = 0; i < bench_count(&b->out); ++i) {
-		const double got = (double)((const float *)(const void *)b->out.data)[i];
+		const double got = (double)bench_floats(&b->out)[i];
 
 		/* values are at most 2; scores of up to 2 sqrt(dim) bring their own rounding into the weights */
 		if (!(fabs(got - ref[i]) <= 4e-6 || (isnan(got) && isnan(ref[i]))))
@@ -286,7 +286,7 @@ START_TEST(unseen_cells_do_not_leak) {
 	for (size_t n = 0; (k = bench_kernel(KNIT_OP_ATTENTION, n)); ++n) {
 		bench_run(&b, k, 0, 1);
 		for (int64_t i = 0; i < TOKENS * 128; ++i) {
-			const float got = ((const float *)(const void *)b.out.data)[i];
+			const float got = bench_floats(&b.out)[i];
 
 			if (isnan(got) != (i / 128 >= 10))
 				ck_abort_msg("%s: token %d is %g", k->name, (int)(i / 128), (double)got);

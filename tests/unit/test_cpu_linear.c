@@ -12,18 +12,6 @@ static const knit_dtype weights[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, K
 
 static bool blocks(knit_dtype t) { return knit__dtype_info(t)->is_block; }
 static int64_t block_of(knit_dtype t) { return knit__dtype_info(t)->block_elements; }
-/* The number of columns in whole blocks. */
-static int64_t whole(knit_dtype t, int64_t k) { return (k + block_of(t) - 1) / block_of(t) * block_of(t); }
-
-/* The kernel of every level for one weight type: the n-th. */
-static const knit_cpu_kernel *kernel_for(const kernel_bench *b, size_t n) {
-	const knit_cpu_kernel *k;
-
-	for (size_t i = 0; (k = bench_kernel(KNIT_OP_LINEAR, i)); ++i)
-		if (bench_accepts(b, k) && n-- == 0)
-			return k;
-	return NULL;
-}
 
 static void make(kernel_bench *b, knit_dtype w, int64_t rows, int64_t k, int64_t n, int64_t gap, size_t shift) {
 	*b = (kernel_bench){.op = KNIT_OP_LINEAR, .seed = (uint64_t)(rows * 31 + k * 7 + n)};
@@ -32,27 +20,11 @@ static void make(kernel_bench *b, knit_dtype w, int64_t rows, int64_t k, int64_t
 	bench_out(b, KNIT_F32, 2, (int64_t[]){rows, n});
 }
 
-/* Of one output: what rounding x to 8 bits by blocks may add. Half a step of max / 127 for each element. */
-static double quantising_bound(const double *x, const double *w, int64_t k) {
-	double sum = 0;
-
-	for (int64_t i = 0; i < k; i += 32) {
-		double max = 0, products = 0;
-
-		for (int64_t j = i; j < i + 32; ++j) {
-			max = fmax(max, fabs(x[j]));
-			products += fabs(w[j]);
-		}
-		sum += products * max / 254 * 1.0001;
-	}
-	return sum;
-}
-
 static void check_one(kernel_bench *b, const knit_cpu_kernel *k, const double *ref, const double *bound,
                       int64_t piece) {
 	bench_run(b, k, piece, 3);
 	for (int64_t i = 0; i < bench_count(&b->out); ++i) {
-		const double got = (double)((const float *)(const void *)b->out.data)[i];
+		const double got = (double)bench_floats(&b->out)[i];
 
 		if (!(fabs(got - ref[i]) <= bound[i]))
 			ck_abort_msg("%s rows %d k %d n %d: output %d is %.9g, needs %.9g within %.3g", k->name, (int)b->out.dims[0],
@@ -71,9 +43,9 @@ static int check(kernel_bench *b, int64_t piece, bool exact_x) {
 	for (int64_t i = 0; i < bench_count(&b->out); ++i) {
 		bound[i] = 8 * 0x1p-24 * (4 + log2((double)k)) * bound[i] + 1e-37;
 		if (blocks(b->in[1].t.dtype) && !exact_x)
-			bound[i] += quantising_bound(x + i / n * k, w + i % n * k, k);
+			bound[i] += bench_quantising_bound(x + i / n * k, w + i % n * k, k);
 	}
-	for (; (kernel = kernel_for(b, (size_t)ran)); ++ran)
+	for (; (kernel = bench_accepting(b, (size_t)ran)); ++ran)
 		check_one(b, kernel, ref, bound, piece);
 	free(ref);
 	free(bound);
@@ -97,9 +69,9 @@ START_TEST(every_size_within_the_bound) {
 					rows = 5;
 				if (blocks(weights[t]) && ks[i] % 32 != 0)
 					continue;
-				if (rows * whole(weights[t], ks[i]) * ns[j] > 1000000)
+				if (rows * bench_whole(weights[t], ks[i]) * ns[j] > 1000000)
 					rows = 5;
-				make(&b, weights[t], rows, whole(weights[t], ks[i]), ns[j], j % 2 ? 0 : 5, weights[t] == KNIT_F32 ? 4 : 2);
+				make(&b, weights[t], rows, bench_whole(weights[t], ks[i]), ns[j], j % 2 ? 0 : 5, weights[t] == KNIT_F32 ? 4 : 2);
 				ran += check(&b, j, false);
 				bench_free(&b);
 			}
@@ -118,11 +90,11 @@ START_TEST(a_row_is_the_same_alone) {
 
 	for (int c = 0; c < WEIGHTS * 6; ++c) {
 		const knit_dtype t = weights[c / 6];
-		const int64_t k = blocks(t) && ks[c % 3] == 172 ? whole(t, 160) : whole(t, ks[c % 3]), n = ns[c / 3 % 2];
+		const int64_t k = blocks(t) && ks[c % 3] == 172 ? bench_whole(t, 160) : bench_whole(t, ks[c % 3]), n = ns[c / 3 % 2];
 
 		make(&all, t, rows, k, n, 3, 2 * (t != KNIT_F32));
 		make(&one, t, 1, k, n, 0, 0);
-		for (size_t v = 0; (kernel = kernel_for(&all, v)); ++v) {
+		for (size_t v = 0; (kernel = bench_accepting(&all, v)); ++v) {
 			float *const first = malloc(all.out_bytes);
 
 			bench_run(&all, kernel, 0, 1);
@@ -157,7 +129,7 @@ START_TEST(blocks_are_exact_on_integers) {
 	kernel_bench b;
 
 	for (int t = 3; t < WEIGHTS; ++t) {
-		const int64_t k = whole(weights[t], 352);
+		const int64_t k = bench_whole(weights[t], 352);
 
 		make(&b, weights[t], rows, k, n, 0, 2);
 		for (int64_t i = 0; i < rows * k; ++i)
@@ -174,7 +146,7 @@ START_TEST(blocks_of_extreme_bytes) {
 	kernel_bench b;
 
 	for (int t = 3; t < WEIGHTS; ++t) {
-		const int64_t k = whole(weights[t], 96), block = block_of(weights[t]), bytes = knit__dtype_info(weights[t])->block_bytes;
+		const int64_t k = bench_whole(weights[t], 96), block = block_of(weights[t]), bytes = knit__dtype_info(weights[t])->block_bytes;
 
 		make(&b, weights[t], rows, k, n, 0, 0);
 		for (int64_t i = 0; i < n * k / block; ++i) {
@@ -202,7 +174,7 @@ START_TEST(special_numbers) {
 	const knit_cpu_kernel *kernel;
 
 	for (int t = 0; t < WEIGHTS; ++t) {
-		const int64_t k = whole(weights[t], 160);
+		const int64_t k = bench_whole(weights[t], 160);
 
 		make(&b, weights[t], rows, k, n, 0, 0);
 		for (int64_t i = 0; i < k; ++i) {
@@ -212,12 +184,12 @@ START_TEST(special_numbers) {
 		}
 		bench_set(&b, 0, 3 * k + 70, (double)NAN);
 		bench_set(&b, 0, 4 * k + k - 1, (double)INFINITY);
-		for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v) {
+		for (size_t v = 0; (kernel = bench_accepting(&b, v)); ++v) {
 			double *const ref = bench_reference(&b, false), *const sizes = bench_reference(&b, true);
 
 			bench_run(&b, kernel, 0, 1);
 			for (int64_t i = 0; i < rows * n; ++i) {
-				const double got = (double)((const float *)(const void *)b.out.data)[i];
+				const double got = (double)bench_floats(&b.out)[i];
 
 				if (i / n == 3)
 					ck_assert_msg(isnan(got), "%s: NaN is lost", kernel->name);
@@ -239,21 +211,21 @@ START_TEST(what_is_refused) {
 	kernel_bench b;
 
 	make(&b, KNIT_F32, 4, 64, 8, 0, 0);
-	ck_assert_ptr_nonnull(kernel_for(&b, 0));
+	ck_assert_ptr_nonnull(bench_accepting(&b, 0));
 	b.in[0].t.strides[1] = 2; /* columns of x apart */
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	b.in[0].t.strides[1] = 1;
 	b.in[0].t.dtype = KNIT_F16;
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	b.in[0].t.dtype = KNIT_F32;
 	b.in[1].t.strides[1] = 8; /* w transposed */
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	bench_free(&b);
 
 	make(&b, KNIT_Q8_0, 4, 64, 8, 0, 0);
-	ck_assert_ptr_nonnull(kernel_for(&b, 0));
+	ck_assert_ptr_nonnull(bench_accepting(&b, 0));
 	b.in[1].t.strides[0] = 80; /* rows that start inside a block */
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	bench_free(&b);
 }
 END_TEST
@@ -267,12 +239,12 @@ START_TEST(rows_of_a_strided_tensor) {
 	b.in[0].t.dims[1] = 2; /* two of the three rows, taken at every token */
 	bench_in(&b, 1, KNIT_F32, 2, (int64_t[]){9, 64}, 1, 0, 0);
 	bench_out(&b, KNIT_F32, 3, (int64_t[]){5, 2, 9});
-	for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v) {
+	for (size_t v = 0; (kernel = bench_accepting(&b, v)); ++v) {
 		double *const ref = bench_reference(&b, false);
 
 		bench_run(&b, kernel, 1, 2);
 		for (int i = 0; i < 90; ++i)
-			ck_assert_double_le(fabs((double)((const float *)(const void *)b.out.data)[i] - ref[i]), 1e-5);
+			ck_assert_double_le(fabs((double)bench_floats(&b.out)[i] - ref[i]), 1e-5);
 		free(ref);
 	}
 	bench_free(&b);

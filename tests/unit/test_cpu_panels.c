@@ -13,25 +13,6 @@
 
 static const knit_dtype types[] = {KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 
-/* At least k columns, in whole blocks. */
-static int64_t whole(knit_dtype t, int64_t k) {
-	const int64_t block = knit__dtype_info(t)->block_elements;
-
-	return (k + block - 1) / block * block;
-}
-
-static const float *floats_of(const knit_cpu_tensor *t) { return (const float *)(const void *)t->data; }
-
-/* The kernels of this machine that accept the operands: the n-th. */
-static const knit_cpu_kernel *kernel_for(const kernel_bench *b, size_t n) {
-	const knit_cpu_kernel *k;
-
-	for (size_t i = 0; (k = bench_kernel(b->op, i)); ++i)
-		if (bench_accepts(b, k) && n-- == 0)
-			return k;
-	return NULL;
-}
-
 static bool absent(void) {
 	kernel_bench b = {.op = KNIT_OP_LINEAR};
 
@@ -39,7 +20,7 @@ static bool absent(void) {
 	bench_in(&b, 1, KNIT_Q8_0, 2, (int64_t[]){1, 32}, 1, 0, 0);
 	bench_pack(&b, 1);
 	bench_out(&b, KNIT_F32, 2, (int64_t[]){1, 1});
-	const bool none = !kernel_for(&b, 0);
+	const bool none = !bench_accepting(&b, 0);
 
 	bench_free(&b);
 	if (none)
@@ -75,7 +56,7 @@ START_TEST(rows_come_back) {
 
 	for (int c = 0; c < 4 * 20; ++c) {
 		const knit_dtype t = types[c % 4];
-		const int64_t n = rows[c / 4 % 5], k = whole(t, columns[c / 20]), bytes = (int64_t)knit__panels_bytes(t, n, k);
+		const int64_t n = rows[c / 4 % 5], k = bench_whole(t, columns[c / 20]), bytes = (int64_t)knit__panels_bytes(t, n, k);
 		const int64_t plain = knit__bytes_of(t, n * k), padded = (n + 15) / 16 * 16 * ((k + 63) / 64 * 64);
 		char *const file = malloc((size_t)plain), *const panels = malloc((size_t)bytes);
 		float *const want = malloc((size_t)k * 4), *const got = malloc((size_t)k * 4);
@@ -119,18 +100,9 @@ static void make(kernel_bench *b, knit_dtype w, int64_t rows, int64_t k, int64_t
 
 /* What rounding x to 8 bits by blocks may add to one output, and rounding in f32. */
 static double bound_of(const double *x, const double *w, int64_t k, double size, bool exact_x) {
-	double sum = 8 * 0x1p-24 * (4 + log2((double)k)) * size + 1e-37;
+	const double rounding = 8 * 0x1p-24 * (4 + log2((double)k)) * size + 1e-37;
 
-	for (int64_t i = 0; !exact_x && i < k; i += 32) {
-		double max = 0, products = 0;
-
-		for (int64_t j = i; j < i + 32; ++j) {
-			max = fmax(max, fabs(x[j]));
-			products += fabs(w[j]);
-		}
-		sum += products * max / 254 * 1.0001;
-	}
-	return sum;
+	return exact_x ? rounding : rounding + bench_quantising_bound(x, w, k);
 }
 
 static int check(kernel_bench *b, int64_t piece, bool exact_x) {
@@ -140,10 +112,10 @@ static int check(kernel_bench *b, int64_t piece, bool exact_x) {
 	const knit_cpu_kernel *kernel;
 	int ran = 0;
 
-	for (; (kernel = kernel_for(b, (size_t)ran)); ++ran) {
+	for (; (kernel = bench_accepting(b, (size_t)ran)); ++ran) {
 		bench_run(b, kernel, piece, 3);
 		for (int64_t i = 0; i < bench_count(&b->out); ++i) {
-			const double got = (double)floats_of(&b->out)[i];
+			const double got = (double)bench_floats(&b->out)[i];
 			const double bound = bound_of(x + i / n * k, w + i % n * k, k, sizes[i], exact_x);
 
 			if (!(fabs(got - ref[i]) <= bound))
@@ -165,7 +137,7 @@ START_TEST(linear_within_the_bound) {
 	if (absent())
 		return;
 	for (int c = 0; c < 168; ++c) {
-		make(&b, types[c % 4], rows[(c + c / 7) % 7], whole(types[c % 4], ks[c / 4 % 6]), ns[c % 7]);
+		make(&b, types[c % 4], rows[(c + c / 7) % 7], bench_whole(types[c % 4], ks[c / 4 % 6]), ns[c % 7]);
 		ck_assert_int_gt(check(&b, c % 4, false), 0);
 		bench_free(&b);
 	}
@@ -182,7 +154,7 @@ START_TEST(extreme_bytes_are_exact) {
 		return;
 	for (int c = 0; c < 8; ++c) {
 		const knit_dtype t = types[c % 4];
-		const int64_t k = whole(t, 352), block = whole(t, 1), bytes = knit__dtype_info(t)->block_bytes;
+		const int64_t k = bench_whole(t, 352), block = bench_whole(t, 1), bytes = knit__dtype_info(t)->block_bytes;
 
 		make(&b, t, rows, k, n);
 		for (int64_t i = 0; i < n * k / block; ++i) {
@@ -214,14 +186,14 @@ START_TEST(a_row_is_the_same_alone) {
 	if (absent())
 		return;
 	for (int c = 0; c < 8; ++c) {
-		const int64_t k = whole(types[c % 4], c / 4 ? 2080 : 96), n = c / 4 ? 37 : 131;
+		const int64_t k = bench_whole(types[c % 4], c / 4 ? 2080 : 96), n = c / 4 ? 37 : 131;
 
 		make(&all, types[c % 4], rows, k, n);
 		bench_set(&all, 0, 9 * k + 70, (double)NAN);
 		bench_set(&all, 0, 18 * k + 70, (double)INFINITY);
 		one = (kernel_bench){.op = KNIT_OP_LINEAR, .in_count = 2};
 		bench_out(&one, KNIT_F32, 2, (int64_t[]){1, n});
-		for (size_t v = 0; (kernel = kernel_for(&all, v)); ++v) {
+		for (size_t v = 0; (kernel = bench_accepting(&all, v)); ++v) {
 			float *const first = malloc(all.out_bytes);
 
 			bench_run(&all, kernel, 0, 1);
@@ -254,7 +226,7 @@ END_TEST
 START_TEST(gather_reads_panels) {
 	for (int c = 0; c < 12; ++c) {
 		static const int32_t ids[] = {0, 16, 5, 49, 15, 49, -1, 50};
-		const int64_t dims[] = {50, whole(types[c % 4], c < 4 ? 32 : c < 8 ? 96 : 288)};
+		const int64_t dims[] = {50, bench_whole(types[c % 4], c < 4 ? 32 : c < 8 ? 96 : 288)};
 		kernel_bench b = {.op = KNIT_OP_GATHER, .seed = (uint64_t)c};
 
 		bench_in(&b, 0, types[c % 4], 2, dims, 1, 0, 0);
@@ -269,22 +241,12 @@ START_TEST(gather_reads_panels) {
 		ck_assert(bench_accepts(&b, bench_kernel(KNIT_OP_GATHER, 0)));
 		bench_run(&b, bench_kernel(KNIT_OP_GATHER, 0), 3, 2);
 		for (int64_t i = 0; i < 8 * dims[1]; ++i)
-			ck_assert(plain[i] == floats_of(&b.out)[i] || (isnan(plain[i]) && isnan(floats_of(&b.out)[i])));
+			ck_assert(plain[i] == bench_floats(&b.out)[i] || (isnan(plain[i]) && isnan(bench_floats(&b.out)[i])));
 		free(plain);
 		bench_free(&b);
 	}
 }
 END_TEST
-
-/* The kernel of linear that has the instruction set of k. */
-static const knit_cpu_kernel *linear_like(const kernel_bench *b, const knit_cpu_kernel *k) {
-	const knit_cpu_kernel *other;
-
-	for (size_t n = 0; (other = kernel_for(b, n)); ++n)
-		if (other->isa == k->isa)
-			return other;
-	return NULL;
-}
 
 /* A group of weights, packed or not in any mixture: each output has the bits of linear alone. */
 START_TEST(groups_mix_layouts) {
@@ -308,7 +270,7 @@ START_TEST(groups_mix_layouts) {
 				else
 					bench_out_more(&b, KNIT_F32, 2, (int64_t[]){rows, n[i]});
 			}
-			for (size_t v = 0; (kernel = kernel_for(&b, v)); ++v, ++ran) {
+			for (size_t v = 0; (kernel = bench_accepting(&b, v)); ++v, ++ran) {
 				bench_run(&b, kernel, 2, 3);
 				for (int i = 0; i < 3; ++i) {
 					const knit_cpu_tensor *const got = i ? &b.more[i - 1].t : &b.out;
@@ -317,7 +279,7 @@ START_TEST(groups_mix_layouts) {
 					one.in[0].t = b.in[KNIT_GROUP_X].t;
 					one.in[1] = b.in[KNIT_GROUP_W + 3 * i];
 					bench_out(&one, KNIT_F32, 2, got->dims);
-					bench_run(&one, linear_like(&one, kernel), 0, 1);
+					bench_run(&one, bench_like(&one, kernel), 0, 1);
 					ck_assert_msg(memcmp(one.out.data, got->data, one.out_bytes) == 0, "%s, mixture %d: output %d",
 					              kernel->name, mixture, i);
 					one.in_count = 0;
@@ -337,7 +299,7 @@ START_TEST(fused_linears_take_panels) {
 		return;
 	for (int c = 0; c < 16; ++c) {
 		const knit_dtype t = types[c / 2 % 4];
-		const int64_t rows = c % 4 == 3 ? 50 : 1 + c % 4 * 2, k = whole(t, 96), n = 83, r = 8;
+		const int64_t rows = c % 4 == 3 ? 50 : 1 + c % 4 * 2, k = bench_whole(t, 96), n = 83, r = 8;
 		kernel_bench b = {.op = c % 2 ? KNIT_OP_LINEAR_LORA : KNIT_OP_GLU, .seed = (uint64_t)c};
 		const knit_cpu_kernel *kernel;
 		int ran = 0;
@@ -361,11 +323,11 @@ START_TEST(fused_linears_take_panels) {
 		bench_out(&b, KNIT_F32, 2, (int64_t[]){rows, n});
 		double *const ref = bench_reference(&b, false);
 
-		for (; (kernel = kernel_for(&b, (size_t)ran)); ++ran) {
+		for (; (kernel = bench_accepting(&b, (size_t)ran)); ++ran) {
 			bench_run(&b, kernel, c % 3, 3);
 			for (int64_t i = 0; i < rows * n; ++i)
-				ck_assert_msg(fabs((double)floats_of(&b.out)[i] - ref[i]) <= 2e-4 + 2e-5 * fabs(ref[i]),
-				              "%s: output %d is %.9g, needs %.9g", kernel->name, (int)i, (double)floats_of(&b.out)[i],
+				ck_assert_msg(fabs((double)bench_floats(&b.out)[i] - ref[i]) <= 2e-4 + 2e-5 * fabs(ref[i]),
+				              "%s: output %d is %.9g, needs %.9g", kernel->name, (int)i, (double)bench_floats(&b.out)[i],
 				              ref[i]);
 		}
 		ck_assert_int_gt(ran, 0);
@@ -381,12 +343,12 @@ START_TEST(what_is_refused) {
 	if (absent())
 		return;
 	make(&b, KNIT_Q8_0, 3, 64, 20);
-	ck_assert_ptr_nonnull(kernel_for(&b, 0));
+	ck_assert_ptr_nonnull(bench_accepting(&b, 0));
 	b.in[1].t.strides[0] = 96; /* a window */
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	b.in[1].t.strides[0] = 64;
 	b.in[1].t.dtype = KNIT_F16;
-	ck_assert_ptr_null(kernel_for(&b, 0));
+	ck_assert_ptr_null(bench_accepting(&b, 0));
 	bench_free(&b);
 }
 END_TEST
