@@ -22,13 +22,17 @@ static inline bool suite_pass_is_off(const char *name) {
 	return set && strcmp(set, name) == 0;
 }
 
-/* Runs the tests in this process (sanitizers and debuggers see them) unless CK_FORK=yes. Returns the exit code. */
-static inline int suite_run(const char *name, const TTest *const *tests, int count) {
+/* Runs the tests in this process (sanitizers and debuggers see them) unless CK_FORK=yes, each between setup and teardown
+ * (NULL: nothing). Returns the exit code. */
+static inline int suite_run_around(const char *name, void (*setup)(void), void (*teardown)(void), const TTest *const *tests,
+                                   int count) {
 	Suite *s = suite_create(name);
 	TCase *t = tcase_create(name);
 	SRunner *r;
 
 	tcase_set_timeout(t, 0);
+	if (setup)
+		tcase_add_checked_fixture(t, setup, teardown);
 	for (int i = 0; i < count; ++i)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
@@ -38,6 +42,10 @@ static inline int suite_run(const char *name, const TTest *const *tests, int cou
 	const int failed = srunner_ntests_failed(r);
 	srunner_free(r);
 	return failed != 0;
+}
+
+static inline int suite_run(const char *name, const TTest *const *tests, int count) {
+	return suite_run_around(name, NULL, NULL, tests, count);
 }
 
 #endif
