@@ -65,8 +65,8 @@ const char *knit__device_split_hint(const knit_opened *o);
  * until the release. host NULL: a zeroed buffer of its own. */
 knit_status knit__weight_acquire(knit_opened *o, const void *host, uint64_t bytes, const char *name,
                                  knit_weight_buffer **out, knit_diag *d);
-/* The same for a weight of a schedule, in its layout: packed by the first who asks. host NULL: zeros. `done` (may be NULL) is
- * told of the host's bytes that have been packed. */
+/* The same for a weight of a schedule, in its layout: packed by the first who asks. host NULL: zeros. `done` is told of the host's
+ * bytes that have been packed; with it the weight is always a copy, without it (NULL) it may be read in place. */
 knit_status knit__weight_acquire_buffer(knit_opened *o, const knit_buffer_desc *b, void (*done)(const void *data, uint64_t bytes),
                                         knit_weight_buffer **out, knit_diag *d);
 void knit__weight_release(knit_opened *o, knit_weight_buffer *w);

@@ -26,8 +26,19 @@ static bool seen_before(const knit_schedule *s, uint32_t at,
 	return false;
 }
 
+/* A small weight of a mapped file is copied: where it lies, the system maps up to 2 MiB around each page that is read, which for the
+ * norms between the matrices would keep half of a packed file resident. */
+#define SMALL_BYTES (UINT64_C(1) << 16)
+
+static const knit_weights *mapping_of(const knit_program *p, const knit_buffer_desc *b) {
+	for (uint32_t i = 0; b->host && i < p->graph->store_count; ++i)
+		if (knit__weights_forgettable(p->graph->stores[i], b->host))
+			return p->graph->stores[i];
+	return NULL;
+}
+
 static bool reads_in_place(const knit_program *p, const knit_buffer_desc *b) {
-	return !b->layout && knit__weight_in_place(p->device, b->host);
+	return !b->layout && knit__weight_in_place(p->device, b->host) && (b->bytes > SMALL_BYTES || !mapping_of(p, b));
 }
 
 const knit_weights *knit__program_mapped(const knit_program *p, uint32_t buffer) {
@@ -37,10 +48,7 @@ const knit_weights *knit__program_mapped(const knit_program *p, uint32_t buffer)
 	for (uint32_t i = 0; i < s->buffer_count; ++i)
 		if (same_bytes(&s->buffers[i], b) && reads_in_place(p, &s->buffers[i]))
 			return NULL;
-	for (uint32_t i = 0; b->host && i < p->graph->store_count; ++i)
-		if (knit__weights_forgettable(p->graph->stores[i], b->host))
-			return p->graph->stores[i];
-	return NULL;
+	return mapping_of(p, b);
 }
 
 uint64_t knit__program_packed_bytes(const knit_program *p, uint32_t buffer) {

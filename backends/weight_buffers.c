@@ -18,7 +18,7 @@ typedef struct source {
 	uint64_t bytes, packed_bytes;
 	uint8_t layout;
 	knit_shape shape; /* where there is a layout */
-	void (*done)(const void *data, uint64_t bytes); /* told of bytes that were packed; may be NULL */
+	void (*done)(const void *data, uint64_t bytes); /* told of bytes that were packed; NULL: the host's bytes may be read in place */
 } source;
 
 static knit_status fill(knit_opened *o, const source *from, knit_weight_buffer *w) {
@@ -35,7 +35,7 @@ static knit_status fill(knit_opened *o, const source *from, knit_weight_buffer *
 
 static knit_status buffer_make(knit_opened *o, const source *from, knit_weight_buffer *w) {
 	++knit__weight_work.buffers;
-	if (!from->layout && knit__weight_in_place(o, from->host))
+	if (!from->layout && !from->done && knit__weight_in_place(o, from->host))
 		return o->backend->buffer_import(o->dev, from->host, from->bytes, &w->buffer);
 
 	knit_status status = o->backend->buffer_create(o->dev, KNIT_BUFFER_CONST,
