@@ -170,6 +170,18 @@ static void build_cast(case_build *b) {
 static const knit_dtype weight_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16, KNIT_Q8_0, KNIT_Q4_0, KNIT_Q4_K, KNIT_Q6_K};
 static const knit_dtype float_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16};
 
+/* What tiles of 2 to 16 rows of x, 4 to 96 columns and any vector leave over, and the next span of k. */
+static void add_linear_tails(case_table *t, knit_dtype type, case_bound bound) {
+	/* tokens, k of block types, k of the others, n */
+	static const int64_t grid[][4] = {{6, 1056, 1027, 9}, {10, 288, 46, 30}, {11, 96, 75, 41}, {18, 64, 27, 39},
+	                                  {34, 96, 70, 54},   {35, 32, 59, 77},  {36, 160, 109, 100}, {97, 32, 21, 21}};
+	const bool block = knit__dtype_info(type)->is_block;
+
+	for (size_t i = 0; i < COUNT(grid); ++i)
+		case_add(t, KNIT_OP_LINEAR, "", type, FILL_UNIFORM, build_linear, feed_rows, bound,
+		    P(grid[i][0], block ? case_columns(type, grid[i][1]) : grid[i][2], grid[i][3]));
+}
+
 static void add_linear(case_table *t) {
 	static const int64_t tokens[] = {1, 2, 3, 4, 5, 7, 8, 16, 33}, ks32[] = {32, 64, 96, 160, 1024},
 	                     ks256[] = {256, 512, 768, 1280, 2048}, odd[] = {1, 7, 33, 172};
@@ -191,6 +203,7 @@ static void add_linear(case_table *t) {
 			for (size_t i = 0; i < COUNT(tokens); i += 2)
 				case_add(t, KNIT_OP_LINEAR, "", weight_types[w], FILL_UNIFORM, build_linear, feed_rows, bound,
 				    P(tokens[i], odd[k], 19));
+		add_linear_tails(t, weight_types[w], bound);
 		for (case_fill fill = FILL_LARGE; fill <= FILL_NAN; ++fill) {
 			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(1, c96, 17));
 			case_add(t, KNIT_OP_LINEAR, "", weight_types[w], fill, build_linear, feed_rows, bound, P(9, c96, 17));
@@ -276,6 +289,8 @@ static void add_rope(case_table *t) {
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(7, 3, 8, 0, layout, 16000));
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(5, 3, 48, 20, layout, 100));
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(3, 2, 10, 6, layout, 511));
+		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(2, 5, 46, 26, layout, 9));
+		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(6, 7, 30, 0, layout, 77));
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_LARGE, build_rope, feed_rope, bound_rope, P(3, 2, 16, 0, layout, 5));
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_NAN, build_rope, feed_rope, bound_rope, P(3, 2, 16, 0, layout, 5));
 		case_add(t, KNIT_OP_ROPE, "", KNIT_F32, FILL_UNIFORM, build_rope, feed_rope, bound_rope, P(512, 2, 16, 0, layout, 0));

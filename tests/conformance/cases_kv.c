@@ -116,6 +116,27 @@ static void add_plain(case_table *t) {
 	attention(t, KNIT_F32, FILL_LARGE, 1, P(20, 4, 2, 16, 1, 0));
 }
 
+/* Groups of 5 to 9 heads and others, dimensions that leave something over of every vector, at depths on both sides of a tile
+ * and of a chunk: many tokens together, then one more. */
+static void add_groups(case_table *t) {
+	/* tokens, heads, kv_heads, head_dim, sequences, window */
+	static const int64_t floats[][6] = {{70, 10, 2, 20, 1, 0}, {35, 12, 2, 40, 1, 0}, {37, 14, 2, 72, 1, 50}, {34, 16, 2, 80, 2, 0},
+	                                    {300, 9, 1, 24, 1, 0}, {36, 15, 3, 44, 1, 0}, {6, 13, 1, 100, 1, 0},  {9, 6, 1, 128, 1, 0},
+	                                    {3, 11, 1, 256, 1, 0}, {67, 3, 3, 5, 1, 0}};
+	static const int64_t blocks[][6] = {{35, 10, 2, 48, 1, 0}, {37, 7, 1, 96, 1, 0},   {34, 12, 2, 80, 1, 30},
+	                                    {300, 9, 1, 32, 1, 0}, {7, 8, 1, 160, 1, 0},   {66, 24, 4, 40, 1, 0}};
+
+	for (size_t w = 0; w < COUNT(float_types); ++w)
+		for (size_t i = 0; i < COUNT(floats); ++i)
+			attention(t, float_types[w], FILL_UNIFORM, 2,
+			          P(floats[i][0], floats[i][1], floats[i][2], floats[i][3], floats[i][4], floats[i][5]));
+	for (size_t k = 0; k < COUNT(all_types); ++k)
+		for (size_t i = 0; i < COUNT(blocks); ++i)
+			attention(t, all_types[k], FILL_UNIFORM, 2,
+			          P(blocks[i][0], blocks[i][1], blocks[i][2], blocks[i][3], blocks[i][4], blocks[i][5],
+			            all_types[3 + (i + k) % 2]));
+}
+
 /* Each pair of types: heads that fill blocks, heads that begin within one, one token and many, a window with sinks, a
  * ring that is gone round several times. */
 static void add_pairs(case_table *t) {
@@ -138,6 +159,7 @@ static void add_pairs(case_table *t) {
 
 void cases_kv(case_table *t) {
 	add_plain(t);
+	add_groups(t);
 	add_pairs(t);
 	for (size_t w = 0; w < COUNT(all_types); ++w) {
 		const bool block = w >= COUNT(float_types);
