@@ -2,12 +2,10 @@
  * that were spread over a vector meet two vectors of weights. What an output is does not depend on it: sums are those of
  * linear_panels_avx512.c. The driver is linear.c; reference: ops/linear.c. */
 #include "linear.h"
-#include "panels.h"
-#include "vec_avx512.h"
+#include "panels_avx512.h"
 
 #define MAX_ROWS 4
 #define PANELS 2
-#define PIECES 8 /* four columns each, of a block */
 #define PARTS (KNIT_LINEAR_SPAN / 32)
 
 /* ---- rows of x --------------------------------------------------------------------------------------------------- */
@@ -49,23 +47,6 @@ KNIT_INLINE __m512 spread_float(const char *p) {
 }
 
 /* ---- blocks of 32 ------------------------------------------------------------------------------------------------ */
-
-/* The vectors of one block of 16 rows as unsigned bytes: q + 128, or the nibbles as they are stored. */
-KNIT_INLINE void load_block(const knit_dtype t, const char *p, __m512i w[PIECES]) {
-	if (t == KNIT_Q8_0) {
-		for (int j = 0; j < PIECES; ++j)
-			w[j] = _mm512_loadu_si512(p + j * 64);
-		return;
-	}
-	for (int j = 0; j < PIECES / 2; ++j) {
-		const __m512i v = _mm512_loadu_si512(p + j * 64), low = _mm512_set1_epi8(15);
-
-		w[j] = _mm512_and_si512(v, low);
-		w[j + PIECES / 2] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-	}
-}
-
-KNIT_INLINE __m512 halves(const char *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
 
 /* Rows [first, end) of block `at` from where x stands. */
 KNIT_INLINE void block_rows(const rows_at *x, const int first, const int end, const int at, __m512i w[PANELS][PIECES],
@@ -201,24 +182,6 @@ KNIT_INLINE void tile_q4_k(const pair *s, int64_t row, const int rows) {
 	store(s, row, rows, acc);
 }
 
-/* Of 16 rows: eight parts' scales, then their minima, a byte each. As knit__q4_k_parts. */
-KNIT_INLINE void unpack_parts(const char *packed, char out[256]) {
-	const __m512i a = _mm512_loadu_si512(packed), b = _mm512_loadu_si512(packed + 64), c = _mm512_loadu_si512(packed + 128);
-	const __m512i six = _mm512_set1_epi8(63), four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
-
-	_mm512_storeu_si512(out, _mm512_and_si512(a, six));
-	_mm512_storeu_si512(out + 64, _mm512_or_si512(_mm512_and_si512(c, four), _mm512_and_si512(_mm512_srli_epi16(a, 2), two)));
-	_mm512_storeu_si512(out + 128, _mm512_and_si512(b, six));
-	_mm512_storeu_si512(out + 192, _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), four),
-	                                               _mm512_and_si512(_mm512_srli_epi16(b, 2), two)));
-}
-
-KNIT_INLINE __m512 bytes_by(const char *p, const bool is_signed, __m512 by) {
-	const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-
-	return _mm512_mul_ps(by, _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(v) : _mm512_cvtepu8_epi32(v)));
-}
-
 /* Scales and minima of a span of one panel. */
 static void unpack_q4_k(const char *group, int64_t length, float *scales) {
 	for (int64_t i = 0; i < length; i += 256, group += KNIT_PANEL_Q4_K_BYTES) {
@@ -280,24 +243,14 @@ KNIT_INLINE void tile_q6_k(const pair *s, int64_t row, const int rows) {
 
 /* Scales and values, 0 to 63, of a span of one panel. */
 static void unpack_q6_k(const char *group, int64_t length, float *scales, char *bytes) {
-	const __m512i two = _mm512_set1_epi8(0x30);
-
 	for (int64_t i = 0; i < length; i += 256, group += KNIT_PANEL_Q6_K_BYTES) {
 		const __m512 d = halves(group);
 
 		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32, bytes += PANELS * PIECES * 64) {
-			const char *const high = group + KNIT_PANEL_Q6_K_HIGH + part * 128, *const by = group + KNIT_PANEL_Q6_K_SCALES + part * 32;
+			const char *const by = group + KNIT_PANEL_Q6_K_SCALES + part * 32;
 			__m512i w[PIECES];
 
-			load_block(KNIT_Q4_0, group + KNIT_PANEL_Q6_K_VECTORS + part * 256, w);
-			for (int k = 0; k < 2; ++k) {
-				const __m512i h = _mm512_loadu_si512(high + k * 64);
-
-				w[k] = _mm512_ternarylogic_epi32(w[k], _mm512_slli_epi16(h, 4), two, 0xf8); /* w | h & two */
-				w[k + 2] = _mm512_ternarylogic_epi32(w[k + 2], _mm512_slli_epi16(h, 2), two, 0xf8);
-				w[k + 4] = _mm512_ternarylogic_epi32(w[k + 4], h, two, 0xf8);
-				w[k + 6] = _mm512_ternarylogic_epi32(w[k + 6], _mm512_srli_epi16(h, 2), two, 0xf8);
-			}
+			load_part6(group, part, w);
 			for (int j = 0; j < PIECES; ++j)
 				_mm512_store_si512(bytes + j * 64, w[j]);
 			_mm512_store_ps(scales, bytes_by(by, true, d));
