@@ -3,8 +3,9 @@
 #define KNIT_BACKEND_H
 
 #include "../graph/schedule.h"
+#include "peaks.h"
 
-#define KNIT_BACKEND_ABI 7
+#define KNIT_BACKEND_ABI 8
 
 typedef struct knit_device knit_device; /* each backend defines its own */
 typedef struct knit_buffer knit_buffer;
@@ -79,6 +80,8 @@ typedef struct knit_backend {
 	 * is nothing to choose. */
 	knit_status (*tune)(uint32_t index, const knit_context_desc *host, const knit_tune_desc *desc, knit_tune_result *out,
 	                    knit_diag *diag);
+	/* knit__device_peaks for device `index`, which is opened for it and closed. */
+	knit_status (*peaks)(uint32_t index, const knit_context_desc *host, knit_device_peaks *out, knit_diag *diag);
 } knit_backend;
 
 /* NULL past the end; the order is fixed at build and "best" is the first available. */

@@ -418,6 +418,21 @@ knit_status knit_device_tune(knit_context *ctx, const char *id, const knit_tune_
 	return b->tune(index, &ctx->desc, desc ? desc : &usual, out, d);
 }
 
+knit_status knit__device_peaks(knit_context *ctx, const char *id, knit_device_peaks *out, knit_diag *d) {
+	const knit_backend *b = NULL;
+	uint32_t index;
+
+	*out = (knit_device_peaks){0};
+	const knit_status status = id_find(ctx, id, &b, &index, d);
+	if (status == KNIT_ERR_NOT_FOUND)
+		return fail_not_found(ctx, id, d);
+	if (status != KNIT_OK)
+		return status;
+	if (!b->peaks)
+		return knit__fail(d, KNIT_ERR_UNSUPPORTED, 0, "device %.40s has no loops to measure its peaks with", id);
+	return b->peaks(index, &ctx->desc, out, d);
+}
+
 /* "vulkan+cpu": the ids of two devices. NOT_FOUND, without words, for anything else. */
 static knit_status split_find(knit_context *ctx, const char *id, device_key *key, knit_diag *d) {
 	const char *const plus = strchr(id, '+');

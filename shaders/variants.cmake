@@ -33,4 +33,10 @@ set(KNIT_SHADER_VARIANTS
 	"linear_coop_f16 | linear_coop.comp | W_F16 | coopmat"
 	"linear_tile_dot_q8_0 | linear_tile_dot.comp | W_Q8_0 | dot"
 	"linear_tile_dot_q4_0 | linear_tile_dot.comp | W_Q4_0 | dot"
+	"peak_read | peak.comp | READ |"
+	"peak_copy | peak.comp | COPY |"
+	"peak_f32 | peak.comp | |"
+	"peak_f16 | peak.comp | HALF |"
+	"peak_dot | peak.comp | DOT | dot"
+	"peak_matrix | peak.comp | MATRIX | coopmat"
 )

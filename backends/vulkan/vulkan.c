@@ -1,5 +1,6 @@
 /* Owns the Vulkan backend's table. */
 #include "vk_heap.h"
+#include "vk_peaks.h"
 #include "vk_tune.h"
 
 static bool vulkan_lost(const knit_device *dev) { return atomic_load(&dev->lost); }
@@ -31,4 +32,5 @@ const knit_backend knit__vulkan_backend = {
 	.lost = vulkan_lost,
 	.facts = knit__vk_facts,
 	.tune = knit__vk_tune,
+	.peaks = knit__vk_peaks,
 };

@@ -257,7 +257,7 @@ static bool is_kernel(const char *name) {
 	return false;
 }
 
-/* Every quoted name of a kernel's file is that of a kernel or of a shader; the shaders met are marked. */
+/* Every quoted name of a kernel's file, or of the bench's loops, is that of a kernel or of a shader; the shaders met are marked. */
 static void mark_shaders(const char *file, const char *text, void *arg) {
 	bool *const met = arg;
 
@@ -294,6 +294,7 @@ START_TEST(kernels_and_shaders_agree) {
 	bool *const met = calloc(knit__vk_shader_count, sizeof *met);
 
 	each_file("backends/vulkan/kernels", ".c", mark_shaders, met);
+	each_file("backends/vulkan", "_peaks.c", mark_shaders, met);
 	for (uint32_t i = 0; i < knit__vk_shader_count; ++i)
 		ck_assert_msg(met[i], "no kernel names the shader \"%s\"", knit__vk_shaders[i].name);
 	free(met);
