@@ -104,10 +104,9 @@ static bool all_finite(const float *x, size_t n) {
 /* A block cannot hold an infinity or a NaN beside numbers: the whole block becomes NaN, so that it is seen. */
 #define BLOCK_NAN UINT16_C(0x7e00)
 
-static void encode_q8_0(const float *x, knit_q8_0 *b) {
+static void fill_q8_0(const float *x, knit_q8_0 *b) {
 	float max = 0.0f, d, inverse;
 
-	memset(b, 0, sizeof *b);
 	if (!all_finite(x, KNIT_QK)) {
 		b->d = BLOCK_NAN;
 		return;
@@ -123,10 +122,16 @@ static void encode_q8_0(const float *x, knit_q8_0 *b) {
 		b->q[i] = (int8_t)roundf(x[i] * inverse);
 }
 
-static void encode_q4_0(const float *x, knit_q4_0 *b) {
+static void encode_q8_0(const float *x, void *dst) {
+	knit_q8_0 b = {0};
+
+	fill_q8_0(x, &b);
+	memcpy(dst, &b, sizeof b);
+}
+
+static void fill_q4_0(const float *x, knit_q4_0 *b) {
 	float max = 0.0f, signed_max = 0.0f, d, inverse;
 
-	memset(b, 0, sizeof *b);
 	if (!all_finite(x, KNIT_QK)) {
 		b->d = BLOCK_NAN;
 		return;
@@ -147,6 +152,13 @@ static void encode_q4_0(const float *x, knit_q4_0 *b) {
 		const int low = (int)(x[i] * inverse + 8.5f), high = (int)(x[i + KNIT_QK / 2] * inverse + 8.5f);
 		b->q[i] = (uint8_t)((low < 15 ? low : 15) | (high < 15 ? high : 15) << 4);
 	}
+}
+
+static void encode_q4_0(const float *x, void *dst) {
+	knit_q4_0 b = {0};
+
+	fill_q4_0(x, &b);
+	memcpy(dst, &b, sizeof b);
 }
 
 static void decode_q8_0(const void *src, float *y) {
@@ -173,6 +185,18 @@ static void decode_q4_0(const void *src, float *y) {
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
+static void decode_blocks(const char *src, float *dst, size_t n, size_t block, size_t bytes,
+                          void (*decode)(const void *, float *)) {
+	for (size_t i = 0; i < n / block; ++i)
+		decode(src + i * bytes, dst + i * block);
+}
+
+static void encode_blocks(const float *src, char *dst, size_t n, size_t block, size_t bytes,
+                          void (*encode)(const float *, void *)) {
+	for (size_t i = 0; i < n / block; ++i)
+		encode(src + i * block, dst + i * bytes);
+}
+
 void knit__row_to_f32(knit_dtype dtype, const void *src, float *dst, size_t n) {
 	const char *p = src;
 
@@ -189,20 +213,16 @@ void knit__row_to_f32(knit_dtype dtype, const void *src, float *dst, size_t n) {
 			dst[i] = knit__bf16_to_f32(load_u16(p + i * 2));
 		return;
 	case KNIT_Q8_0:
-		for (size_t i = 0; i < n / KNIT_QK; ++i)
-			decode_q8_0(p + i * sizeof(knit_q8_0), dst + i * KNIT_QK);
+		decode_blocks(p, dst, n, KNIT_QK, sizeof(knit_q8_0), decode_q8_0);
 		return;
 	case KNIT_Q4_0:
-		for (size_t i = 0; i < n / KNIT_QK; ++i)
-			decode_q4_0(p + i * sizeof(knit_q4_0), dst + i * KNIT_QK);
+		decode_blocks(p, dst, n, KNIT_QK, sizeof(knit_q4_0), decode_q4_0);
 		return;
 	case KNIT_Q4_K:
-		for (size_t i = 0; i < n / KNIT_QK_K; ++i)
-			knit__decode_q4_k(p + i * sizeof(knit_q4_k), dst + i * KNIT_QK_K);
+		decode_blocks(p, dst, n, KNIT_QK_K, sizeof(knit_q4_k), knit__decode_q4_k);
 		return;
 	case KNIT_Q6_K:
-		for (size_t i = 0; i < n / KNIT_QK_K; ++i)
-			knit__decode_q6_k(p + i * sizeof(knit_q6_k), dst + i * KNIT_QK_K);
+		decode_blocks(p, dst, n, KNIT_QK_K, sizeof(knit_q6_k), knit__decode_q6_k);
 		return;
 	case KNIT_I32:
 		return;
@@ -224,32 +244,16 @@ void knit__row_from_f32(knit_dtype dtype, const float *src, void *dst, size_t n)
 		}
 		return;
 	case KNIT_Q8_0:
-		for (size_t i = 0; i < n / KNIT_QK; ++i) {
-			knit_q8_0 b;
-			encode_q8_0(src + i * KNIT_QK, &b);
-			memcpy(p + i * sizeof b, &b, sizeof b);
-		}
+		encode_blocks(src, p, n, KNIT_QK, sizeof(knit_q8_0), encode_q8_0);
 		return;
 	case KNIT_Q4_0:
-		for (size_t i = 0; i < n / KNIT_QK; ++i) {
-			knit_q4_0 b;
-			encode_q4_0(src + i * KNIT_QK, &b);
-			memcpy(p + i * sizeof b, &b, sizeof b);
-		}
+		encode_blocks(src, p, n, KNIT_QK, sizeof(knit_q4_0), encode_q4_0);
 		return;
 	case KNIT_Q4_K:
-		for (size_t i = 0; i < n / KNIT_QK_K; ++i) {
-			knit_q4_k b;
-			knit__encode_q4_k(src + i * KNIT_QK_K, &b);
-			memcpy(p + i * sizeof b, &b, sizeof b);
-		}
+		encode_blocks(src, p, n, KNIT_QK_K, sizeof(knit_q4_k), knit__encode_q4_k);
 		return;
 	case KNIT_Q6_K:
-		for (size_t i = 0; i < n / KNIT_QK_K; ++i) {
-			knit_q6_k b;
-			knit__encode_q6_k(src + i * KNIT_QK_K, &b);
-			memcpy(p + i * sizeof b, &b, sizeof b);
-		}
+		encode_blocks(src, p, n, KNIT_QK_K, sizeof(knit_q6_k), knit__encode_q6_k);
 		return;
 	case KNIT_I32:
 		return;

@@ -30,11 +30,11 @@ typedef struct knit_q4_k { uint16_t d, dmin; uint8_t scales[12], q[KNIT_QK_K / 2
 typedef struct knit_q6_k { uint8_t low[KNIT_QK_K / 2], high[KNIT_QK_K / 4]; int8_t scales[16]; uint16_t d; } knit_q6_k;
 _Static_assert(sizeof(knit_q4_k) == 144 && sizeof(knit_q6_k) == 210, "super-block formats are packed");
 
-/* One super-block (quant_k.c); sources may lie anywhere. */
+/* One super-block (quant_k.c); it may lie anywhere. */
 void knit__q4_k_parts(const uint8_t packed[12], uint8_t scale[8], uint8_t min[8]);
-void knit__encode_q4_k(const float *x, knit_q4_k *b);
+void knit__encode_q4_k(const float *x, void *dst);
 void knit__decode_q4_k(const void *src, float *y);
-void knit__encode_q6_k(const float *x, knit_q6_k *b);
+void knit__encode_q6_k(const float *x, void *dst);
 void knit__decode_q6_k(const void *src, float *y);
 
 /* n elements, a multiple of the type's block; any of f32, f16, bf16, q8_0, q4_0, q4_K, q6_K. */

@@ -123,12 +123,11 @@ static affine search_affine(const float *x) {
 	return best;
 }
 
-void knit__encode_q4_k(const float *x, knit_q4_k *b) {
+static void fill_q4_k(const float *x, knit_q4_k *b) {
 	uint8_t scale[PARTS4], min[PARTS4], q[KNIT_QK_K];
 	affine parts[PARTS4];
 	float largest_scale = 0, largest_min = 0;
 
-	memset(b, 0, sizeof *b);
 	if (!all_finite(x)) {
 		b->d = b->dmin = BLOCK_NAN;
 		return;
@@ -157,6 +156,13 @@ void knit__encode_q4_k(const float *x, knit_q4_k *b) {
 
 		b->q[i] = (uint8_t)(q[low] | q[low + 32] << 4);
 	}
+}
+
+void knit__encode_q4_k(const float *x, void *dst) {
+	knit_q4_k b = {0};
+
+	fill_q4_k(x, &b);
+	memcpy(dst, &b, sizeof b);
 }
 
 void knit__decode_q4_k(const void *src, float *y) {
@@ -209,10 +215,9 @@ static float search_scale(const float *x) {
 	return best;
 }
 
-void knit__encode_q6_k(const float *x, knit_q6_k *b) {
+static void fill_q6_k(const float *x, knit_q6_k *b) {
 	float scales[PARTS6], largest = 0;
 
-	memset(b, 0, sizeof *b);
 	if (!all_finite(x)) {
 		b->d = BLOCK_NAN;
 		return;
@@ -235,6 +240,13 @@ void knit__encode_q6_k(const float *x, knit_q6_k *b) {
 		b->low[half * 64 + at % 64] |= (uint8_t)((q & 15) << at / 64 * 4);
 		b->high[half * 32 + at % 32] |= (uint8_t)(q >> 4 << at / 32 * 2);
 	}
+}
+
+void knit__encode_q6_k(const float *x, void *dst) {
+	knit_q6_k b = {0};
+
+	fill_q6_k(x, &b);
+	memcpy(dst, &b, sizeof b);
 }
 
 void knit__decode_q6_k(const void *src, float *y) {

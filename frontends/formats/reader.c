@@ -126,39 +126,38 @@ uint8_t knit__reader_u8(knit_reader *r, const char *field) {
 	return p ? *p : 0;
 }
 
-uint16_t knit__reader_u16(knit_reader *r, const char *field) {
-	uint16_t v = 0;
-	const uint8_t *p = knit__reader_take(r, sizeof v, field);
+static void take_into(knit_reader *r, void *out, size_t bytes, const char *field) {
+	const uint8_t *p = knit__reader_take(r, bytes, field);
 
 	if (p)
-		memcpy(&v, p, sizeof v);
+		memcpy(out, p, bytes);
+}
+
+uint16_t knit__reader_u16(knit_reader *r, const char *field) {
+	uint16_t v = 0;
+
+	take_into(r, &v, sizeof v, field);
 	return v;
 }
 
 uint32_t knit__reader_u32(knit_reader *r, const char *field) {
 	uint32_t v = 0;
-	const uint8_t *p = knit__reader_take(r, sizeof v, field);
 
-	if (p)
-		memcpy(&v, p, sizeof v);
+	take_into(r, &v, sizeof v, field);
 	return v;
 }
 
 uint64_t knit__reader_u64(knit_reader *r, const char *field) {
 	uint64_t v = 0;
-	const uint8_t *p = knit__reader_take(r, sizeof v, field);
 
-	if (p)
-		memcpy(&v, p, sizeof v);
+	take_into(r, &v, sizeof v, field);
 	return v;
 }
 
 float knit__reader_f32(knit_reader *r, const char *field) {
 	float v = 0;
-	const uint8_t *p = knit__reader_take(r, sizeof v, field);
 
-	if (p)
-		memcpy(&v, p, sizeof v);
+	take_into(r, &v, sizeof v, field);
 	return v;
 }
 
