@@ -12,17 +12,8 @@ static knit_context *ctx;
 static track_alloc track;
 static knit_diag diag;
 
-static void begin(void) {
-	track = (track_alloc){0};
-	ctx = track_context(&track);
-	ck_assert_ptr_nonnull(ctx);
-}
-
-static void end(void) {
-	knit_context_destroy(ctx);
-	ck_assert_uint_eq(track.live, 0);
-	ck_assert(!track.bad_free);
-}
+static void begin(void) { ctx = track_begin(&track); }
+static void end(void) { track_end(&track, ctx); }
 
 static knit_status open_bytes(const bytes *b, knit_model_file *file) {
 	diag = (knit_diag){0};

@@ -19,8 +19,7 @@ static track_alloc track;
 static char folder[32], path[64];
 
 static void begin(void) {
-	track = (track_alloc){0};
-	ctx = track_context(&track);
+	ctx = track_begin(&track);
 	snprintf(folder, sizeof folder, "/tmp/knit-write-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	snprintf(path, sizeof path, "%s/out.gguf", folder);
@@ -40,9 +39,7 @@ static void end(void) {
 	unlink(path);
 	ck_assert_uint_eq(files_there(), 0);
 	rmdir(folder);
-	knit_context_destroy(ctx);
-	ck_assert_uint_eq(track.live, 0);
-	ck_assert(!track.bad_free);
+	track_end(&track, ctx);
 }
 
 /* A key of every type, single and as an array, with extreme values, an empty array and odd strings. */

@@ -11,17 +11,8 @@ static knit_context *ctx;
 static track_alloc track;
 static knit_diag diag;
 
-static void begin(void) {
-	track = (track_alloc){0};
-	ctx = track_context(&track);
-	ck_assert_ptr_nonnull(ctx);
-}
-
-static void end(void) {
-	knit_context_destroy(ctx);
-	ck_assert_uint_eq(track.live, 0);
-	ck_assert(!track.bad_free);
-}
+static void begin(void) { ctx = track_begin(&track); }
+static void end(void) { track_end(&track, ctx); }
 
 static void open_file(const char *path, knit_model_file *file) {
 	ck_assert_int_eq(knit__model_open(ctx, path, file, &diag), KNIT_OK);

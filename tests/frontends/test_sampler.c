@@ -14,17 +14,11 @@ static track_alloc track;
 static knit_diag diag;
 
 static void begin(void) {
-	track = (track_alloc){0};
 	diag = (knit_diag){0};
-	ctx = track_context(&track);
-	ck_assert_ptr_nonnull(ctx);
+	ctx = track_begin(&track);
 }
 
-static void end(void) {
-	knit_context_destroy(ctx);
-	ck_assert_uint_eq(track.live, 0);
-	ck_assert(!track.bad_free);
-}
+static void end(void) { track_end(&track, ctx); }
 
 static knit_sampler *make(uint32_t vocab, knit_sampler_desc desc) {
 	knit_sampler *s = NULL;

@@ -1,12 +1,12 @@
-/* The tokenizers: published vectors, round trips, two forms of one vocabulary, faults, limits. */
-#include "../../frontends/formats/limits.h"
+/* The tokenizers: published vectors, round trips, two forms of one vocabulary. Faults and limits are in
+ * test_tokenizer_faults.c. */
 #include "../../frontends/formats/model_file.h"
 #include "../../frontends/text/tokenizer.h"
 #include "../tools/bytes.h"
+#include "../tools/small_vocabulary.h"
 #include "../tools/suite.h"
 #include "../tools/track_alloc.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -16,17 +16,11 @@ static track_alloc track;
 static knit_diag diag;
 
 static void begin(void) {
-	track = (track_alloc){0};
 	diag = (knit_diag){0};
-	ctx = track_context(&track);
-	ck_assert_ptr_nonnull(ctx);
+	ctx = track_begin(&track);
 }
 
-static void end(void) {
-	knit_context_destroy(ctx);
-	ck_assert_uint_eq(track.live, 0);
-	ck_assert(!track.bad_free);
-}
+static void end(void) { track_end(&track, ctx); }
 
 static knit_tokenizer *from_gguf(const char *path) {
 	knit_tokenizer *t = NULL;
@@ -218,42 +212,7 @@ START_TEST(a_megabyte_is_quick) {
 }
 END_TEST
 
-/* ---- a small vocabulary, made here --------------------------------------------------------------------------------- */
-
-typedef struct piece {
-	const char *text;
-	float score;
-	int32_t type;
-} piece;
-
-static const piece small[] = {
-	{"<unk>", 0, 2}, {"<s>", 0, 3},   {"</s>", 0, 3},    {"\xe2\x96\x81", -9, 1}, {"a", -9, 1},
-	{"b", -9, 1},    {"ab", -2, 1},   {"ba", -1, 1},     {"aba", -3, 1},          {"\xe2\x96\x81" "a", -4, 1},
-	{"<", -9, 1},    {"s", -9, 1},    {">", -9, 1},      {"<s", -1, 1},           {"ab", -1, 1},
-};
-#define SMALL (sizeof small / sizeof small[0])
-
-static void small_metadata(knit_metadata *m, const piece *pieces, uint64_t count, uint64_t scores, uint64_t types) {
-	knit_metadata_entry *e;
-	uint64_t text = 0;
-	float score[SMALL];
-	int32_t type[SMALL];
-
-	knit__metadata_init(m, &ctx->a);
-	for (uint64_t i = 0; i < count; ++i) {
-		text += strlen(pieces[i].text);
-		score[i] = pieces[i].score;
-		type[i] = pieces[i].type;
-	}
-	ck_assert_int_eq(knit__metadata_add_string(m, "tokenizer.ggml.model", "llama", 5, &diag), KNIT_OK);
-	ck_assert_int_eq(knit__metadata_add_strings(m, "tokenizer.ggml.tokens", true, count, text, &e, &diag), KNIT_OK);
-	for (uint64_t i = 0; i < count; ++i)
-		knit__metadata_string_put(e, i, pieces[i].text, strlen(pieces[i].text));
-	if (scores)
-		ck_assert_int_eq(knit__metadata_add(m, "tokenizer.ggml.scores", KNIT_METADATA_F32, true, scores, score, &diag), KNIT_OK);
-	if (types)
-		ck_assert_int_eq(knit__metadata_add(m, "tokenizer.ggml.token_type", KNIT_METADATA_I32, true, types, type, &diag), KNIT_OK);
-}
+/* ---- a small vocabulary ------------------------------------------------------------------------------------------- */
 
 static void check_ids(const knit_tokenizer *t, const char *text, const char *expected) {
 	knit_token_list list;
@@ -271,7 +230,7 @@ START_TEST(merges_by_score_leftmost_first) {
 	knit_metadata m;
 
 	begin();
-	small_metadata(&m, small, SMALL, SMALL, SMALL);
+	vocabulary_metadata(&m, &ctx->a, vocabulary_small, VOCABULARY_SMALL, VOCABULARY_SMALL, VOCABULARY_SMALL);
 	ck_assert_int_eq(knit__tokenizer_create(ctx, &m, &t, &diag), KNIT_OK);
 	check_ids(t, "a", "9");        /* the space before the text is merged in */
 	check_ids(t, "b", "3 5");
@@ -286,7 +245,7 @@ START_TEST(merges_by_score_leftmost_first) {
 	knit__metadata_clear(&m);
 
 	/* Without types and space. */
-	small_metadata(&m, small, SMALL, SMALL, 0);
+	vocabulary_metadata(&m, &ctx->a, vocabulary_small, VOCABULARY_SMALL, VOCABULARY_SMALL, 0);
 	const uint8_t no = 0;
 	ck_assert_int_eq(knit__metadata_add(&m, "tokenizer.ggml.add_space_prefix", KNIT_METADATA_BOOL, false, 1, &no, &diag), KNIT_OK);
 	ck_assert_int_eq(knit__metadata_add(&m, "tokenizer.ggml.add_bos_token", KNIT_METADATA_BOOL, false, 1, &no, &diag), KNIT_OK);
@@ -319,7 +278,7 @@ START_TEST(pieces_one_at_a_time) {
 	size_t n;
 
 	begin();
-	small_metadata(&m, small, SMALL, SMALL, SMALL);
+	vocabulary_metadata(&m, &ctx->a, vocabulary_small, VOCABULARY_SMALL, VOCABULARY_SMALL, VOCABULARY_SMALL);
 	ck_assert_int_eq(knit__tokenizer_create(ctx, &m, &t, &diag), KNIT_OK);
 	check_piece(t, -1, 9, "a");
 	check_piece(t, 1, 9, "a");
@@ -328,7 +287,7 @@ START_TEST(pieces_one_at_a_time) {
 	check_piece(t, 4, 2, "");
 	check_piece(t, 4, 0, "<unk>");
 	ck_assert_int_eq(knit__tokenizer_piece(t, 4, -1, &text, &n), KNIT_ERR_ARGUMENT);
-	ck_assert_int_eq(knit__tokenizer_piece(t, 4, SMALL, &text, &n), KNIT_ERR_ARGUMENT);
+	ck_assert_int_eq(knit__tokenizer_piece(t, 4, VOCABULARY_SMALL, &text, &n), KNIT_ERR_ARGUMENT);
 	knit__tokenizer_destroy(t);
 	knit__metadata_clear(&m);
 	if (have_data("tok512.bin")) {
@@ -344,207 +303,10 @@ START_TEST(pieces_one_at_a_time) {
 }
 END_TEST
 
-/* ---- faults ------------------------------------------------------------------------------------------------------ */
-
-static knit_status create(knit_metadata *m) {
-	knit_tokenizer *t = NULL;
-
-	diag = (knit_diag){0};
-	const knit_status status = knit__tokenizer_create(ctx, m, &t, &diag);
-	ck_assert_int_eq(diag.status, status);
-	ck_assert_int_eq(t != NULL, status == KNIT_OK);
-	knit__tokenizer_destroy(t);
-	knit__metadata_clear(m);
-	return status;
-}
-
-START_TEST(faulty_vocabularies) {
-	const piece nan_score[] = {{"a", NAN, 1}}, bad_type[] = {{"a", 0, 7}}, bad_byte[] = {{"<0xZZ>", 0, 6}};
-	knit_metadata m;
-
-	begin();
-	knit__metadata_init(&m, &ctx->a);
-	ck_assert_int_eq(create(&m), KNIT_ERR_NOT_FOUND);
-	knit__metadata_init(&m, &ctx->a);
-	knit__metadata_add_string(&m, "tokenizer.ggml.model", "gpt2", 4, &diag);
-	ck_assert_int_eq(create(&m), KNIT_ERR_UNSUPPORTED);
-	ck_assert_ptr_nonnull(strstr(diag.text, "'gpt2'"));
-	knit__metadata_init(&m, &ctx->a);
-	knit__metadata_add_u32(&m, "tokenizer.ggml.model", 4, &diag);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	knit__metadata_init(&m, &ctx->a);
-	knit__metadata_add_string(&m, "tokenizer.ggml.model", "llama", 5, &diag);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	ck_assert_ptr_nonnull(strstr(diag.text, "tokens is missing"));
-	small_metadata(&m, small, 0, 0, 0);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	ck_assert_ptr_nonnull(strstr(diag.text, "empty"));
-	small_metadata(&m, small, SMALL, 0, SMALL);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	ck_assert_ptr_nonnull(strstr(diag.text, "scores is missing"));
-	small_metadata(&m, small, SMALL, SMALL - 1, SMALL);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	ck_assert_str_eq(diag.text, "tokenizer: tokenizer.ggml.scores has 14 elements for 15 tokens");
-	small_metadata(&m, small, SMALL, SMALL, 1);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	small_metadata(&m, nan_score, 1, 1, 1);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	ck_assert_ptr_nonnull(strstr(diag.text, "score of token 0"));
-	small_metadata(&m, bad_type, 1, 1, 1);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	small_metadata(&m, bad_byte, 1, 1, 1);
-	ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-	for (int i = 0; i < 3; ++i) {
-		static const char *const keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
-		                                   "tokenizer.ggml.unknown_token_id"};
-
-		small_metadata(&m, small, SMALL, SMALL, SMALL);
-		knit__metadata_add_u32(&m, keys[i], SMALL, &diag);
-		ck_assert_int_eq(create(&m), KNIT_ERR_FORMAT);
-		ck_assert_ptr_nonnull(strstr(diag.text, "the vocabulary has 15 tokens"));
-		small_metadata(&m, small, SMALL, SMALL, SMALL);
-		knit__metadata_add_u32(&m, keys[i], SMALL - 1, &diag);
-		ck_assert_int_eq(create(&m), KNIT_OK);
-	}
-	end();
-}
-END_TEST
-
-static void llama2c_piece(bytes *b, float score, const char *text) {
-	bytes_f32(b, score);
-	bytes_u32(b, (uint32_t)strlen(text));
-	bytes_text(b, text);
-}
-
-static knit_status open_llama2c(bytes *b) {
-	knit_tokenizer *t = NULL;
-
-	diag = (knit_diag){0};
-	const knit_status status = knit__tokenizer_open_llama2c_memory(ctx, b->data, b->count, &t, &diag);
-	ck_assert_int_eq(diag.status, status);
-	knit__tokenizer_destroy(t);
-	return status;
-}
-
-START_TEST(faulty_llama2c_tokenizers) {
-	bytes b = {0};
-
-	begin();
-	bytes_u32(&b, 3);
-	ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_FORMAT);
-	ck_assert_ptr_nonnull(strstr(diag.text, "empty"));
-	llama2c_piece(&b, 0, "abc");
-	ck_assert_int_eq(open_llama2c(&b), KNIT_OK);
-	llama2c_piece(&b, 0, "abcd");
-	ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_FORMAT);
-	ck_assert_str_eq(diag.text, "llama2.c tokenizer: byte 19: token 1: a length of 4, the file's largest is 3");
-	b.count = 15;
-	llama2c_piece(&b, NAN, "abc");
-	ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_FORMAT);
-	b.count = 15;
-	llama2c_piece(&b, 0, "abc");
-	for (b.count--; b.count > 15; b.count--)
-		ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_FORMAT);
-	bytes_clear(&b);
-	if (have_data("stories260K.bin")) {
-		knit_tokenizer *t = NULL;
-
-		ck_assert_int_ne(knit__tokenizer_open_llama2c(ctx, DATA("models/stories260K/stories260K.bin"), &t, &diag), KNIT_OK);
-		ck_assert_ptr_null(t);
-	}
-	end();
-}
-END_TEST
-
-START_TEST(every_failed_allocation_is_survived) {
-	knit_status status = KNIT_ERR_MEMORY;
-
-	for (uint64_t fail_at = 1; status != KNIT_OK; ++fail_at) {
-		knit_tokenizer *t = NULL;
-		knit_token_list list;
-		knit_metadata m;
-
-		ck_assert_uint_lt(fail_at, 100);
-		begin();
-		small_metadata(&m, small, SMALL, SMALL, SMALL);
-		list = (knit_token_list){.a = &ctx->a};
-		track.fail_at = track.count + fail_at;
-		status = knit__tokenizer_create(ctx, &m, &t, &diag);
-		if (status == KNIT_OK)
-			status = knit__tokenizer_encode(t, "aba<abab>abab", 13, &list, &diag);
-		ck_assert(status == KNIT_OK || status == KNIT_ERR_MEMORY);
-		ck_assert_int_eq(diag.status, status);
-		if (status != KNIT_OK)
-			ck_assert_uint_eq(list.count, 0);
-		track.fail_at = 0;
-		knit__token_list_clear(&list);
-		knit__tokenizer_destroy(t);
-		knit__metadata_clear(&m);
-		end();
-	}
-}
-END_TEST
-
-/* ---- limits ------------------------------------------------------------------------------------------------------ */
-
-START_TEST(limits_hold_to_the_last_one) {
-	knit_tokenizer *t = NULL;
-	knit_token_list list;
-	knit_metadata m;
-	bytes b = {0};
-
-	begin();
-	knit__metadata_init(&m, &ctx->a);
-	ck_assert_int_eq(knit__metadata_add_string(&m, "tokenizer.ggml.model", "bytes", 5, &diag), KNIT_OK);
-	ck_assert_int_eq(knit__tokenizer_create(ctx, &m, &t, &diag), KNIT_OK);
-	knit__metadata_clear(&m);
-	char *text = calloc(KNIT_LIMIT_TEXT_BYTES + 1, 1);
-	ck_assert_ptr_nonnull(text);
-	encode(t, text, KNIT_LIMIT_TEXT_BYTES, &list);
-	ck_assert_uint_eq(list.count, KNIT_LIMIT_TEXT_BYTES);
-	ck_assert_int_eq(knit__tokenizer_encode(t, text, KNIT_LIMIT_TEXT_BYTES + 1, &list, &diag), KNIT_ERR_LIMIT);
-	knit__token_list_clear(&list);
-	free(text);
-	knit__tokenizer_destroy(t);
-
-	/* The longest token, and one byte more. */
-	bytes_u32(&b, KNIT_LIMIT_TOKEN_BYTES);
-	bytes_f32(&b, 0);
-	bytes_u32(&b, KNIT_LIMIT_TOKEN_BYTES);
-	bytes_fill(&b, 'x', KNIT_LIMIT_TOKEN_BYTES);
-	ck_assert_int_eq(open_llama2c(&b), KNIT_OK);
-	const uint32_t more = KNIT_LIMIT_TOKEN_BYTES + 1;
-	memcpy(b.data, &more, 4);
-	ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_LIMIT);
-	bytes_clear(&b);
-
-	for (uint64_t extra = 0; extra < 2; ++extra) {
-		char *longest = calloc(KNIT_LIMIT_TOKEN_BYTES + 2, 1);
-
-		ck_assert_ptr_nonnull(longest);
-		memset(longest, 'x', KNIT_LIMIT_TOKEN_BYTES + extra);
-		const piece one[] = {{longest, 0, 1}};
-		small_metadata(&m, one, 1, 1, 1);
-		ck_assert_int_eq(create(&m), extra ? KNIT_ERR_LIMIT : KNIT_OK);
-		free(longest);
-	}
-
-	/* The largest vocabulary, of empty tokens, and one more. */
-	bytes_u32(&b, 4);
-	bytes_fill(&b, 0, KNIT_LIMIT_VOCAB * 8);
-	ck_assert_int_eq(open_llama2c(&b), KNIT_OK);
-	bytes_fill(&b, 0, 8);
-	ck_assert_int_eq(open_llama2c(&b), KNIT_ERR_LIMIT);
-	bytes_clear(&b);
-	end();
-}
-END_TEST
-
 int main(void) {
 	const TTest *const tests[] = {
-		sentencepiece_vectors, llama2c_file_and_gguf_agree,         odd_texts_survive,           a_megabyte_is_quick,
-		merges_by_score_leftmost_first, pieces_one_at_a_time,       faulty_vocabularies,         faulty_llama2c_tokenizers,
-		every_failed_allocation_is_survived, limits_hold_to_the_last_one,
+		sentencepiece_vectors, llama2c_file_and_gguf_agree, odd_texts_survive, a_megabyte_is_quick, merges_by_score_leftmost_first,
+		pieces_one_at_a_time,
 	};
 
 	return suite_run("tokenizer", tests, sizeof tests / sizeof tests[0]);

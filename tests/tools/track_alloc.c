@@ -1,6 +1,7 @@
 /* Owns an allocator that counts, finds leaks and wrong sizes, and fails on demand. */
 #include "track_alloc.h"
 
+#include <check.h>
 #include <stdlib.h>
 
 /* The size stands in front of the bytes, a whole alignment away, so that both keep it. */
@@ -40,4 +41,17 @@ knit_context *track_context(track_alloc *t) {
 	knit_context *ctx = NULL;
 
 	return knit_context_create(&desc, &ctx) == KNIT_OK ? ctx : NULL;
+}
+
+knit_context *track_begin(track_alloc *t) {
+	*t = (track_alloc){0};
+	knit_context *const ctx = track_context(t);
+	ck_assert_ptr_nonnull(ctx);
+	return ctx;
+}
+
+void track_end(const track_alloc *t, knit_context *ctx) {
+	knit_context_destroy(ctx);
+	ck_assert_uint_eq(t->live, 0);
+	ck_assert(!t->bad_free);
 }

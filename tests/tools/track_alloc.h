@@ -16,5 +16,8 @@ typedef struct track_alloc {
 knit_allocator track_allocator(track_alloc *t);
 /* A context over it. */
 knit_context *track_context(track_alloc *t);
+/* A test that makes everything over one context: cleared and made, or the test fails; destroyed, and nothing may be left. */
+knit_context *track_begin(track_alloc *t);
+void track_end(const track_alloc *t, knit_context *ctx);
 
 #endif
