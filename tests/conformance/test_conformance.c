@@ -11,9 +11,9 @@
 #include "../../graph/context.h"
 #include "../../graph/schedule.h"
 #include "../tools/device_run.h"
+#include "../tools/suite.h"
 #include "../tools/vulkan_case.h"
 
-#include <check.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,18 +195,13 @@ int main(int argc, char **argv) {
 	} else {
 		Suite *s = suite_create("conformance");
 		TCase *t = tcase_create("cases");
-		SRunner *r;
 
 		tcase_set_timeout(t, 0);
 		tcase_add_test(t, every_op_has_a_case);
 		tcase_add_test(t, null_and_cpu_agree_with_the_reference);
 		tcase_add_test(t, readme_has_the_present_matrix);
 		suite_add_tcase(s, t);
-		r = srunner_create(s);
-		srunner_set_fork_status(r, CK_NOFORK);
-		srunner_run_all(r, CK_NORMAL);
-		failed = srunner_ntests_failed(r);
-		srunner_free(r);
+		failed = suite_finish(s, CK_NOFORK);
 	}
 	cases_free(cases);
 	return failed != 0;

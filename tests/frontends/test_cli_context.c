@@ -257,10 +257,5 @@ int main(void) {
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; ++i)
 		tcase_add_test(c, tests[i]);
 	suite_add_tcase(s, c);
-	SRunner *const r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_NOFORK);
 }

@@ -1,8 +1,8 @@
 /* Fails allocation 1, 2, 3 ... of everything from the context to a run until all succeeds: status MEMORY each time,
  * every byte given back, no crash. */
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -171,9 +171,5 @@ int main(void) {
 	tcase_add_test(t, without_the_guard);
 	tcase_add_test(t, with_every_check);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

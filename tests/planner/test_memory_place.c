@@ -1,8 +1,8 @@
 /* Tests the placement of bare blocks: hand-made cases, thousands of random sets, and the public MiniMalloc instances. */
 #include "../../graph/memory_plan.h"
 #include "../tools/slow.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -472,8 +472,6 @@ END_TEST
 int main(void) {
 	Suite *s = suite_create("memory_place");
 	TCase *t = tcase_create("blocks");
-	SRunner *r;
-	int failed;
 
 	tcase_set_timeout(t, 200);
 	tcase_add_test(t, nothing_and_one);
@@ -491,9 +489,5 @@ int main(void) {
 	tcase_add_test(t, public_instances);
 	tcase_add_test(t, allocation_failures);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -22,13 +22,25 @@ static inline bool suite_pass_is_off(const char *name) {
 	return set && strcmp(set, name) == 0;
 }
 
-/* Runs the tests in this process (sanitizers and debuggers see them) unless CK_FORK=yes, each between setup and teardown
- * (NULL: nothing). Returns the exit code. */
+/* Runs the suite and frees it. fork: CK_FORK, each test in a process of its own, with a time limit, unless the environment's
+ * CK_FORK is "no"; or CK_NOFORK. Returns the exit code. */
+static inline int suite_finish(Suite *s, int fork) {
+	SRunner *const r = srunner_create(s);
+
+	if (fork == CK_NOFORK)
+		srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_NORMAL);
+	const int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
+
+/* Runs the tests in this process (sanitizers and debuggers see them), each between setup and teardown (NULL: nothing).
+ * Returns the exit code. */
 static inline int suite_run_around(const char *name, void (*setup)(void), void (*teardown)(void), const TTest *const *tests,
                                    int count) {
 	Suite *s = suite_create(name);
 	TCase *t = tcase_create(name);
-	SRunner *r;
 
 	tcase_set_timeout(t, 0);
 	if (setup)
@@ -36,12 +48,7 @@ static inline int suite_run_around(const char *name, void (*setup)(void), void (
 	for (int i = 0; i < count; ++i)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_NOFORK);
 }
 
 static inline int suite_run(const char *name, const TTest *const *tests, int count) {

@@ -1,8 +1,8 @@
 /* What the builder says when shapes, types, indices or handles are wrong: the status, the op, the origin, the numbers;
  * and that the first error stays. */
 #include "../../graph/ir.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -423,7 +423,6 @@ END_TEST
 int main(void) {
 	Suite *s = suite_create("builder_errors");
 	TCase *t = tcase_create("messages");
-	SRunner *r;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_loop_test(t, says_what_and_where, 0, (int)(sizeof calls / sizeof *calls));
@@ -431,10 +430,5 @@ int main(void) {
 	tcase_add_test(t, no_graph);
 	tcase_add_test(t, no_origin_no_at);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_NOFORK);
 }

@@ -3,8 +3,8 @@
 #include "../../backends/null/null.h"
 #include "../../backends/program.h"
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,9 +392,5 @@ int main(void) {
 	tcase_add_test(last, any_order_of_destruction);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, last);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

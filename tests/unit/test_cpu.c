@@ -2,8 +2,8 @@
  * schedules that name what is not there. */
 #include "../../backends/cpu/cpu.h"
 #include "../../graph/context.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,9 +236,5 @@ int main(void) {
 	tcase_add_test(t, weights_are_read_in_place);
 	tcase_add_test(t, plans_refuse_what_is_not_there);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

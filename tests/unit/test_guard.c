@@ -2,8 +2,8 @@
 #include "../../backends/guard.h"
 #include "../../backends/null/null.h"
 #include "../../graph/context.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -400,9 +400,5 @@ int main(void) {
 	tcase_add_test(t, leaks_are_told_at_close);
 	tcase_add_test(t, impure_select_is_found);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -2,8 +2,8 @@
 #include "../../graph/context.h"
 #include "../../graph/interp.h"
 #include "../../graph/text.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,10 +244,5 @@ int main(void) {
 	tcase_add_test(c, wrong_use_is_reported);
 	tcase_add_test(c, a_failed_graph_is_refused);
 	suite_add_tcase(s, c);
-
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -1,5 +1,6 @@
 /* Reads every #include of the project and fails on an arrow that points the wrong way. */
-#include <check.h>
+#include "../tools/suite.h"
+
 #include <dirent.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -160,14 +161,9 @@ END_TEST
 int main(void) {
 	Suite *s = suite_create("layering");
 	TCase *t = tcase_create("includes");
-	SRunner *r;
 
 	tcase_add_test(t, every_include_points_down);
 	tcase_add_test(t, wrong_arrows_are_seen);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -1,8 +1,8 @@
 /* Tests the null device: it takes every op, keeps no bytes, reads as zeros, and keeps the rules of backend.h. */
 #include "../../backends/null/null.h"
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -141,9 +141,5 @@ int main(void) {
 	tcase_add_test(t, plans);
 	tcase_add_test(t, a_whole_model);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

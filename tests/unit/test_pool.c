@@ -1,8 +1,8 @@
 /* Tests the CPU's thread pool: every unit once, phases in order, several callers, more threads than cores, sleeping.
  * Meant to run under TSan as well: the arrays below are plain memory on purpose. */
 #include "../../backends/cpu/cpu_pool.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -289,9 +289,5 @@ int main(void) {
 	tcase_add_test(t, made_and_unmade);
 	tcase_add_test(t, allocation_failures);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -3,8 +3,8 @@
 #include "../../backends/program.h"
 #include "../../backends/session_check.h"
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -326,9 +326,5 @@ int main(void) {
 	tcase_add_test(f, a_failed_write_is_no_write);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, f);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

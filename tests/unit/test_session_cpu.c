@@ -2,8 +2,8 @@
 #include "../../backends/program.h"
 #include "../../graph/interp.h"
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -317,9 +317,5 @@ int main(void) {
 	tcase_add_test(p, two_sessions_in_two_threads);
 	suite_add_tcase(s, c);
 	suite_add_tcase(s, p);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -3,8 +3,8 @@
 #include "../../backends/program.h"
 #include "../../backends/split/split.h"
 #include "../tools/small_model.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -328,9 +328,5 @@ int main(void) {
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; ++i)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -187,10 +187,5 @@ int main(void) {
 		tcase_add_loop_test(c, tests[i], 0,
 		                    tests[i] == files_are_replaced || tests[i] == full_disks_leave_the_old_file ? 2 : 1);
 	suite_add_tcase(s, c);
-	SRunner *const r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_NOFORK);
 }

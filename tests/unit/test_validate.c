@@ -4,8 +4,8 @@
 #include "../../graph/text.h"
 #include "../../graph/validate.h"
 #include "../tools/random_graph.h"
+#include "../tools/suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -325,10 +325,5 @@ int main(void) {
 	tcase_add_test(c, overwritten_arrays_never_crash);
 	tcase_add_test(c, validation_changes_nothing);
 	suite_add_tcase(s, c);
-
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_finish(s, CK_FORK);
 }

@@ -75,11 +75,7 @@ int main(void) {
 	tcase_set_timeout(t, 0);
 	tcase_add_loop_test(t, lower_limits_change_no_result, 0, sizeof rows / sizeof rows[0]);
 	suite_add_tcase(s, t);
-	SRunner *const r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
+	const int failed = suite_finish(s, CK_NOFORK);
 	cases_free(cases);
 	return failed != 0;
 }

@@ -336,11 +336,7 @@ int main(void) {
 	tcase_add_test(t, stopping_leaves_nothing_behind);
 	tcase_add_test(t, what_is_measured_is_used);
 	suite_add_tcase(s, t);
-	SRunner *const r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	const int failed = srunner_ntests_failed(r);
-	srunner_free(r);
+	const int failed = suite_finish(s, CK_NOFORK);
 	cases_free(cases);
 	char command[64];
 	snprintf(command, sizeof command, "rm -rf %s", folder);
