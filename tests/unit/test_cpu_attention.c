@@ -223,7 +223,13 @@ START_TEST(a_token_is_the_same_alone) {
 	                        {37, 6, 2, 64, 3, 1300, 900, KNIT_Q8_0, KNIT_F16, 5, 0},
 	                        {37, 4, 2, 48, 3, 1300, 0, KNIT_Q4_0, KNIT_Q8_0, 0, 0},
 	                        {37, 4, 4, 32, 3, 700, 600, KNIT_F32, KNIT_Q4_0, 40, 660},
-	                        {37, 4, 1, 40, 3, 64, 20, KNIT_F16, KNIT_F32, 4, 60}};
+	                        {37, 4, 1, 40, 3, 64, 20, KNIT_F16, KNIT_F32, 4, 60},
+	                        {37, 9, 3, 64, 3, 1300, 0, KNIT_F16, KNIT_F16, 0, 0},
+	                        {37, 9, 3, 64, 3, 1300, 0, KNIT_Q4_0, KNIT_Q8_0, 0, 0},
+	                        {37, 5, 5, 48, 3, 1300, 1001, KNIT_F16, KNIT_F16, 0, 0},
+	                        {37, 7, 7, 96, 3, 700, 600, KNIT_BF16, KNIT_Q8_0, 40, 660},
+	                        {37, 16, 2, 128, 3, 1300, 0, KNIT_Q8_0, KNIT_F32, 7, 0},
+	                        {37, 10, 5, 80, 3, 700, 333, KNIT_F32, KNIT_F16, 3, 697}};
 
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
 		same_alone(&shapes[i], shapes[i].ring ? 70000 : 1190);

@@ -39,6 +39,17 @@ typedef struct knit_attention_tile {
 	knit_dtype dtype;
 } knit_attention_tile;
 
+/* Keys or values of a tile for one token, as several kv heads read them: `group` rows of q each. Cells follow each other
+ * in memory from data on. */
+typedef struct knit_attention_heads {
+	const char *data;
+	int64_t stride, head; /* bytes to the next position, to the next kv head */
+	int64_t lanes, group, dim, count;
+	knit_dtype dtype;
+	const char *then; /* what is read after this tile, NULL: nothing known */
+	int64_t then_bytes;
+} knit_attention_heads;
+
 typedef struct knit_attention_isa {
 	/* s[r * TILE + p] = sum of q[r][i] * k_p[i] for r < rows, p < count <= TILE. All of a row's TILE floats may be
 	 * written. */
@@ -55,6 +66,11 @@ typedef struct knit_attention_isa {
 	              int64_t dst_stride);
 	/* total = total and part together; n floats each, a multiple of 16. */
 	void (*merge)(float *total, const float *part, int64_t n);
+	/* The same as scores and mix for all heads of a tile at once, in the order of memory; row r of kv head h is row
+	 * h * group + r. NULL: only one by one. heads_fit: whether they take this type. */
+	void (*scores_heads)(const knit_attention_heads *k, const float *const *q, float *s);
+	void (*mix_heads)(const knit_attention_heads *v, const float *s, const float *factor, float *const *part);
+	bool (*heads_fit)(knit_dtype t, int64_t dim);
 	/* Up to so many rows scores and mix read this type where it lies; 0: only f32. */
 	int64_t (*in_place)(knit_dtype t, int64_t skip, int64_t dim);
 } knit_attention_isa;

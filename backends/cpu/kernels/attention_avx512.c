@@ -1,102 +1,9 @@
 /* Owns attention in AVX-512. The driver is attention.c; reference: ops/attention.c. */
-#include "attention.h"
-#include "vec_avx512.h"
+#include "attention_avx512.h"
 
 #include <math.h>
 
-#define TILE KNIT_ATTENTION_TILE
-#define TOGETHER 4 /* rows of q for which a key or value is read once */
-
-/* ---- elements ---------------------------------------------------------------------------------------------------- */
-
-KNIT_INLINE bool is_block(knit_dtype t) { return t == KNIT_Q8_0 || t == KNIT_Q4_0; }
-
-/* What the elements of a block are multiplied by, or (q4_0) all that they may be. d times a quant is exact in f32. */
-KNIT_INLINE __m512 block_values(knit_dtype t, const char *block) {
-	const __m512 d = _mm512_cvtph_ps(_mm256_set1_epi16((short)knit__load_u16(block)));
-
-	if (t == KNIT_Q8_0)
-		return d;
-	return _mm512_mul_ps(d, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* Elements 0..15 (half 0) or 16..31 of a block. */
-KNIT_INLINE __m512 block_half(knit_dtype t, const char *block, __m512 values, const int half) {
-	if (t == KNIT_Q8_0) {
-		const __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + half * 16));
-
-		return _mm512_mul_ps(values, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
-	}
-	const __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(block + 2)));
-
-	return _mm512_permutexvar_ps(half ? _mm512_srli_epi32(q, 4) : q, values);
-}
-
-KNIT_INLINE int64_t block_bytes(knit_dtype t) { return t == KNIT_Q8_0 ? 34 : 18; }
-
-/* 16 elements from `at` on, a multiple of 16 where they are in blocks. */
-KNIT_INLINE __m512 load(knit_dtype t, const char *row, int64_t at) {
-	if (!is_block(t))
-		return knit__load16_all(t, row, at);
-	const char *const block = row + at / 32 * block_bytes(t);
-
-	return block_half(t, block, block_values(t, block), at % 32 != 0);
-}
-
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
-
-/* acc[r][j] += 16 elements of q[r] from i on times as many of key j. */
-KNIT_INLINE void dot_step(const knit_dtype t, const int rows, const float *const *q, const char *const key[4],
-                          int64_t skip, int64_t i, const bool all, __mmask16 rest, __m512 acc[TOGETHER][4]) {
-	__m512 x[TOGETHER];
-
-	for (int r = 0; r < rows; ++r)
-		x[r] = all ? _mm512_loadu_ps(q[r] + i) : _mm512_maskz_loadu_ps(rest, q[r] + i);
-	for (int j = 0; j < 4; ++j) {
-		const __m512 y = all ? load(t, key[j], skip + i) : knit__load16(t, key[j], i, rest);
-
-		for (int r = 0; r < rows; ++r)
-			acc[r][j] = _mm512_fmadd_ps(x[r], y, acc[r][j]);
-	}
-}
-
-/* The same for the 32 elements of a block. */
-KNIT_INLINE void dot_block(const knit_dtype t, const int rows, const float *const *q, const char *const key[4],
-                           int64_t skip, int64_t i, __m512 acc[TOGETHER][4]) {
-	for (int j = 0; j < 4; ++j) {
-		const char *const block = key[j] + (skip + i) / 32 * block_bytes(t);
-		const __m512 values = block_values(t, block);
-		const __m512 low = block_half(t, block, values, 0), high = block_half(t, block, values, 1);
-
-		for (int r = 0; r < rows; ++r) {
-			acc[r][j] = _mm512_fmadd_ps(_mm512_loadu_ps(q[r] + i), low, acc[r][j]);
-			acc[r][j] = _mm512_fmadd_ps(_mm512_loadu_ps(q[r] + i + 16), high, acc[r][j]);
-		}
-	}
-}
-
-/* Four keys at a time; sum[r] holds four lanes for each of them, still to be added. */
-KNIT_INLINE void dot4(const knit_dtype t, const int rows, const float *const *q, const char *const key[4], int64_t skip,
-                      int64_t dim, __m512 sum[TOGETHER]) {
-	__m512 acc[TOGETHER][4];
-	int64_t i = 0;
-
-	for (int r = 0; r < rows; ++r)
-		for (int j = 0; j < 4; ++j)
-			acc[r][j] = _mm512_setzero_ps();
-	if (is_block(t) && skip) {
-		dot_step(t, rows, q, key, 16, 0, true, 0, acc);
-		i = 16;
-	}
-	for (; is_block(t) && i + 32 <= dim; i += 32)
-		dot_block(t, rows, q, key, skip, i, acc);
-	for (; i + 16 <= dim; i += 16)
-		dot_step(t, rows, q, key, skip, i, true, 0, acc);
-	if (!is_block(t) && i < dim)
-		dot_step(t, rows, q, key, 0, i, false, knit__first16(dim - i), acc);
-	for (int r = 0; r < rows; ++r)
-		sum[r] = knit__sum_quarters(knit__sum_halves(acc[r][0], acc[r][1]), knit__sum_halves(acc[r][2], acc[r][3]));
-}
 
 /* Eight keys at a time; past the last one it is read again and the result not used. */
 KNIT_INLINE void scores_dim(const knit_dtype t, const int rows, const knit_attention_tile *k, const float *const *q,
@@ -169,17 +76,24 @@ KNIT_INLINE __mmask16 in_tile(int64_t count, int64_t i) {
 	return count >= i + 16 ? (__mmask16)0xffff : count > i ? knit__first16(count - i) : (__mmask16)0;
 }
 
-static float weigh_row(float *s, int64_t count, float scale, float *part) {
+/* Scaled scores of a row; its new maximum. */
+KNIT_INLINE float weigh_begin(const float *s, int64_t count, float scale, float max, __m512 x[VECTORS]) {
 	const __m512 least = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale);
-	__m512 x[VECTORS], most = least, total = _mm512_setzero_ps();
+	__m512 most = least;
 
 	for (int j = 0; j < VECTORS; ++j) {
 		x[j] = _mm512_mask_mul_ps(least, in_tile(count, j * 16), load_scores(s + j * 16), by);
 		most = _mm512_max_ps(most, x[j]);
 	}
-	const float tile_max = _mm512_reduce_max_ps(most), new_max = tile_max > part[0] ? tile_max : part[0];
-	const __m512 base = _mm512_set1_ps(new_max == -INFINITY ? 0 : new_max);
-	const float earlier = _mm512_cvtss_f32(knit__exp16(_mm512_sub_ps(_mm512_set1_ps(part[0]), base)));
+	const float tile_max = _mm512_reduce_max_ps(most);
+
+	return tile_max > max ? tile_max : max;
+}
+
+/* The sum of the weights. */
+KNIT_INLINE float weigh_end(float *s, int64_t count, float max, const __m512 x[VECTORS]) {
+	const __m512 base = _mm512_set1_ps(max == -INFINITY ? 0 : max);
+	__m512 total = _mm512_setzero_ps();
 
 	for (int j = 0; j < VECTORS; ++j) {
 		const __m512 weight = _mm512_maskz_mov_ps(in_tile(count, j * 16), knit__exp16(_mm512_sub_ps(x[j], base)));
@@ -187,14 +101,33 @@ static float weigh_row(float *s, int64_t count, float scale, float *part) {
 		_mm512_storeu_ps(s + j * 16, weight);
 		total = _mm512_add_ps(total, weight);
 	}
-	part[0] = new_max;
-	part[1] = part[1] * earlier + knit__sum1(total);
-	return earlier;
+	return knit__sum1(total);
+}
+
+/* `rows` rows side by side: each alone would wait for its maximum, then for its exp. */
+KNIT_INLINE void weigh_rows(float *s, const int rows, int64_t count, float scale, float *const *part, float *factor) {
+	__m512 x[4][VECTORS];
+	float max[4], sum[4];
+
+	for (int r = 0; r < rows; ++r)
+		max[r] = weigh_begin(s + r * TILE, count, scale, part[r][0], x[r]);
+	for (int r = 0; r < rows; ++r) {
+		const float base = max[r] == -INFINITY ? 0 : max[r];
+
+		factor[r] = _mm512_cvtss_f32(knit__exp16(_mm512_set1_ps(part[r][0] - base)));
+		sum[r] = weigh_end(s + r * TILE, count, max[r], x[r]);
+	}
+	for (int r = 0; r < rows; ++r) {
+		part[r][0] = max[r];
+		part[r][1] = part[r][1] * factor[r] + sum[r];
+	}
 }
 
 static void weigh(float *s, int64_t rows, int64_t count, float scale, float *const *part, float *factor) {
-	for (int64_t r = 0; r < rows; ++r)
-		factor[r] = weigh_row(s + r * TILE, count, scale, part[r]);
+	for (; rows >= 4; rows -= 4, s += 4 * TILE, part += 4, factor += 4)
+		weigh_rows(s, 4, count, scale, part, factor);
+	for (; rows > 0; --rows, s += TILE, ++part, ++factor)
+		weigh_rows(s, 1, count, scale, part, factor);
 }
 
 static void merge(float *total, const float *part, int64_t n) {
@@ -367,7 +300,10 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 	}
 }
 
-static const knit_attention_isa isa = {scores, weigh, mix, widen, merge, in_place};
+static const knit_attention_isa isa = {
+	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place,
+	.scores_heads = knit__attention_scores_avx512, .mix_heads = knit__attention_mix_avx512,
+	.heads_fit = knit__attention_heads_avx512};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);

@@ -123,7 +123,8 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 		knit__kv_row_load(t, src + i * src_stride, dst + i * dst_stride, dim);
 }
 
-static const knit_attention_isa isa = {scores, weigh, mix, widen, merge, in_place};
+static const knit_attention_isa isa = {
+	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);

@@ -137,6 +137,65 @@ static void tile_run(const unit *u, row *rows, int64_t count, const lane *k, con
 	}
 }
 
+/* ---- all heads of one token ------------------------------------------------------------------------------------- */
+
+/* Cells from p to last as all lanes read them. False where they do not follow each other in memory. */
+static bool heads_make(const unit *u, const lane *l, int64_t lanes, int64_t group, int64_t p, int64_t last,
+                       knit_attention_heads *h) {
+	const knit_dtype t = l->t->dtype;
+	int64_t run;
+
+	*h = (knit_attention_heads){.data = cell(u, l, p, last, &run),
+	                            .stride = knit__bytes_of(t, l->t->strides[1]),
+	                            .head = lanes > 1 ? knit__bytes_of(t, l[1].at - l[0].at) : 0,
+	                            .lanes = lanes,
+	                            .group = group,
+	                            .dim = u->z.dim,
+	                            .count = last - p + 1,
+	                            .dtype = t};
+	return run == h->count;
+}
+
+/* Whether all rows see the same of a segment, as those of one token do, and no head begins within a block. */
+static bool heads_fit(const unit *u, const row *rows, int64_t count, const lane *k, const lane *v, int64_t lanes,
+                      int seg) {
+	if (!u->isa->heads_fit || !u->isa->heads_fit(k->t->dtype, u->z.dim) || !u->isa->heads_fit(v->t->dtype, u->z.dim))
+		return false;
+	for (int64_t i = 1; i < count * lanes; ++i)
+		if (rows[i].sees.seg[seg].first != rows[0].sees.seg[seg].first ||
+		    rows[i].sees.seg[seg].last != rows[0].sees.seg[seg].last)
+			return false;
+	return true;
+}
+
+/* Positions p to last, of one tile; those up to `seen` come next. */
+static bool heads_run(const unit *u, row *rows, int64_t group, const lane *k, const lane *v, int64_t lanes, int64_t p,
+                      int64_t last, int64_t seen) {
+	const float *q[ROWS];
+	float *part[ROWS], factor[ROWS];
+	knit_attention_heads keys, values;
+	int64_t run;
+
+	if (!heads_make(u, k, lanes, group, p, last, &keys) || !heads_make(u, v, lanes, group, p, last, &values))
+		return false;
+	keys.then = values.data;
+	keys.then_bytes = values.count * values.stride;
+	if (seen > last) {
+		values.then = cell(u, k, last + 1, knit__min(seen, last + TILE), &run);
+		values.then_bytes = run * keys.stride;
+	}
+	for (int64_t i = 0; i < group * lanes; ++i) {
+		q[i] = rows[i].q;
+		part[i] = rows[i].chunk;
+	}
+	u->isa->scores_heads(&keys, q, u->scores);
+	u->isa->weigh(u->scores, group * lanes, keys.count, u->scale, part, factor);
+	u->isa->mix_heads(&values, u->scores, factor, part);
+	return true;
+}
+
+/* ---- a chunk ----------------------------------------------------------------------------------------------------- */
+
 static void partial_clear(float *p, const knit_attention_sizes *z) {
 	p[0] = -INFINITY;
 	p[1] = 0;
@@ -165,8 +224,16 @@ bool knit__attention_chunk(const unit *u, row *rows, int64_t count, int64_t lane
 	}
 	first = knit__max(first, chunk * CHUNK) / TILE * TILE;
 	last = knit__min(last, chunk * CHUNK + CHUNK - 1);
-	for (int64_t p = first; p <= last; p += TILE)
+	const bool together = heads_fit(u, rows, count, k, v, lanes, seg);
+	const range sees = rows[0].sees.seg[seg];
+
+	for (int64_t p = first; p <= last; p += TILE) {
+		const range tile = {knit__max(p, sees.first), knit__min(p + TILE - 1, last)};
+
+		if (together && heads_run(u, rows, count, k, v, lanes, tile.first, tile.last, sees.last))
+			continue;
 		for (int64_t h = 0; h < lanes; ++h)
 			tile_run(u, rows + h * count, count, k, v, lanes, h, seg, p, last);
+	}
 	return true;
 }

@@ -38,17 +38,22 @@ KNIT_INLINE float knit__sum1(__m512 v) {
 	return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* Sums of lanes of two vectors at once: one shuffle and a blend, which any unit does, not two shuffles. */
 KNIT_INLINE __m512 knit__sum_halves(__m512 a, __m512 b) {
-	return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+	return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
 }
+/* Quarters of the result: a, b, a, b. */
 KNIT_INLINE __m512 knit__sum_quarters(__m512 a, __m512 b) {
-	return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+	const __m512i others = _mm512_setr_epi64(2, 3, 8, 9, 6, 7, 12, 13);
+	const __m512d other = _mm512_permutex2var_pd(_mm512_castps_pd(a), others, _mm512_castps_pd(b));
+
+	return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_castpd_ps(other));
 }
 
 /* What is left of the sums of eight vectors: e is sum_quarters of the sum_halves of the first four, f of the others. */
 KNIT_INLINE __m256 knit__sum8_ends(__m512 e, __m512 f) {
-	const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-	const __m512 c = _mm512_add_ps(_mm512_shuffle_ps(e, f, 0x44), _mm512_shuffle_ps(e, f, 0xee));
+	const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+	const __m512 c = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, e, f), _mm512_shuffle_ps(e, f, 0x4e));
 	const __m512 d = _mm512_add_ps(c, _mm512_permute_ps(c, 0xb1));
 
 	return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, d));
