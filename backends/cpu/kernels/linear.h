@@ -68,7 +68,8 @@ extern const knit_linear_panels knit__linear_panels_avx2, knit__linear_panels_av
 /* rows x columns outputs of one unit of work. */
 typedef struct knit_linear_block {
 	const knit_linear_isa *isa;
-	const char *x[KNIT_LINEAR_ROWS]; /* f32 rows, or rows in scratch where the weights are quantised */
+	/* f32 rows; where the weights are quantised rows in scratch, one after the other: knit__linear_row_bytes apart */
+	const char *x[KNIT_LINEAR_ROWS];
 	int64_t rows, columns, k;
 	const char *w;                   /* the first weight row; of a panel, where there are panels */
 	int64_t w_stride;                /* bytes; of a panel */

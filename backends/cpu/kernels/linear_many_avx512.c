@@ -4,33 +4,38 @@
 #include "linear.h"
 #include "panels_avx512.h"
 
-#define MAX_ROWS 4
+#include <assert.h>
+
+#define MAX_ROWS 6
 #define PANELS 2
 #define PARTS (KNIT_LINEAR_SPAN / 32)
 
 /* ---- rows of x --------------------------------------------------------------------------------------------------- */
 
-/* Where rows of x are read: q, its sums by blocks (biases, or what minima multiply), the scales of blocks. */
-typedef struct rows_at { const char *q[MAX_ROWS], *sums[MAX_ROWS], *scales[MAX_ROWS]; } rows_at;
+/* Where rows of x are read, which lie `stride` apart (linear.h): q, its sums by blocks (biases, or what minima multiply), the scales of
+ * blocks. A pointer for each row would be more than there are registers. */
+typedef struct rows_at {
+	const char *q, *sums, *scales;
+	int64_t stride, three, five; /* strides */
+} rows_at;
 
 /* A sum for every `sum_every` columns: q6_K has them by 16, the others by 32. */
-KNIT_INLINE rows_at rows_from(const knit_linear_block *u, int64_t row, const int rows, int64_t k0, const int64_t sum_every) {
-	const int64_t padded = knit__linear_padded(u->k);
-	rows_at x;
+KNIT_INLINE rows_at rows_from(const knit_linear_block *u, int64_t row, int64_t k0, const int64_t sum_every) {
+	const int64_t padded = knit__linear_padded(u->k), stride = knit__linear_row_bytes(u->k);
+	const char *const x = u->x[row];
 
-	for (int r = 0; r < rows; ++r) {
-		x.q[r] = u->x[row + r] + k0;
-		x.sums[r] = u->x[row + r] + padded + k0 / sum_every * 4;
-		x.scales[r] = u->x[row + r] + 2 * padded + k0 / 32 * 4;
-	}
-	return x;
+	return (rows_at){x + k0, x + padded + k0 / sum_every * 4, x + 2 * padded + k0 / 32 * 4, stride, 3 * stride, 5 * stride};
 }
-KNIT_INLINE void rows_advance(rows_at *x, const int rows, int64_t k, const int64_t sum_every) {
-	for (int r = 0; r < rows; ++r) {
-		x->q[r] += k;
-		x->sums[r] += k / sum_every * 4;
-		x->scales[r] += k / 32 * 4;
-	}
+/* To the next k columns. Compilers would make a pointer for each row of what they see through. */
+KNIT_INLINE void rows_advance(rows_at *x, int64_t k, const int64_t sum_every) {
+	x->q += k;
+	x->sums += k / sum_every * 4;
+	x->scales += k / 32 * 4;
+	__asm__("" : "+r"(x->q), "+r"(x->sums), "+r"(x->scales), "+r"(x->stride), "+r"(x->three), "+r"(x->five));
+}
+/* The place of row r, given that of the first. */
+KNIT_INLINE const char *of_row(const rows_at *x, const char *first, const int r) {
+	return first + (r == 3 ? x->three : r == 5 ? x->five : r * x->stride);
 }
 
 KNIT_INLINE __m512i spread_int(const char *p) {
@@ -48,41 +53,54 @@ KNIT_INLINE __m512 spread_float(const char *p) {
 
 /* ---- blocks of 32 ------------------------------------------------------------------------------------------------ */
 
-/* Rows [first, end) of block `at` from where x stands. */
-KNIT_INLINE void block_rows(const rows_at *x, const int first, const int end, const int at, __m512i w[PANELS][PIECES],
-                            const __m512 d[PANELS], __m512 acc[MAX_ROWS][PANELS]) {
-	__m512i sum[MAX_ROWS][PANELS];
+/* Four columns (number j) of a block, of all rows, times the two panels' vector of them. */
+KNIT_INLINE void four_columns(const rows_at *x, const int rows, const int j, const __m512i w[PANELS],
+                              __m512i sum[MAX_ROWS][PANELS]) {
+	for (int r = 0; r < rows; ++r) {
+		const __m512i four = spread_int(of_row(x, x->q, r) + j * 4);
 
-	for (int r = first; r < end; ++r)
-		sum[r][0] = sum[r][1] = spread_int(x->sums[r] + at * 4);
-	for (int j = 0; j < PIECES; ++j)
-		for (int r = first; r < end; ++r) {
-			const __m512i four = spread_int(x->q[r] + at * 32 + j * 4);
+		for (int p = 0; p < PANELS; ++p)
+			sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w[p], four);
+	}
+}
 
-			for (int p = 0; p < PANELS; ++p)
-				sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w[p][j], four);
+/* A block: integer sums are exact, so their order is free. Chains of as many sums as there are results keep the units busy,
+ * and vectors of weights are used as they come. */
+KNIT_INLINE void dots(const rows_at *x, const knit_dtype t, const int rows, const char *vectors, int64_t panel,
+                      __m512i sum[MAX_ROWS][PANELS]) {
+	const __m512i low = _mm512_set1_epi8(15);
+	__m512i w[PANELS], high[PANELS];
+
+	for (int j = 0; j < (t == KNIT_Q8_0 ? PIECES : PIECES / 2); ++j) {
+		for (int p = 0; p < PANELS; ++p) {
+			w[p] = _mm512_loadu_si512(vectors + p * panel + j * 64);
+			if (t == KNIT_Q8_0)
+				continue;
+			high[p] = _mm512_and_si512(_mm512_srli_epi16(w[p], 4), low);
+			w[p] = _mm512_and_si512(w[p], low);
 		}
-	for (int r = first; r < end; ++r) {
-		const __m512 scale = spread_float(x->scales[r] + at * 4);
+		four_columns(x, rows, j, w, sum);
+		if (t != KNIT_Q8_0)
+			four_columns(x, rows, j + PIECES / 2, high, sum);
+	}
+}
+
+KNIT_INLINE void block(const rows_at *x, const knit_dtype t, const int rows, const char *scales, const char *vectors,
+                       int64_t panel, __m512 acc[MAX_ROWS][PANELS]) {
+	__m512i sum[MAX_ROWS][PANELS];
+	__m512 d[PANELS];
+
+	for (int r = 0; r < rows; ++r)
+		sum[r][0] = sum[r][1] = spread_int(of_row(x, x->sums, r));
+	dots(x, t, rows, vectors, panel, sum);
+	for (int p = 0; p < PANELS; ++p)
+		d[p] = halves(scales + p * panel);
+	for (int r = 0; r < rows; ++r) {
+		const __m512 scale = spread_float(of_row(x, x->scales, r));
 
 		for (int p = 0; p < PANELS; ++p)
 			acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][p]), _mm512_mul_ps(d[p], scale), acc[r][p]);
 	}
-}
-
-/* A sum is a chain of PIECES products: those of two rows are made at the same time. */
-KNIT_INLINE void block(const rows_at *x, const knit_dtype t, const int rows, const char *scales, const char *vectors,
-                       int64_t panel, const int at, __m512 acc[MAX_ROWS][PANELS]) {
-	__m512i w[PANELS][PIECES];
-	__m512 d[PANELS];
-
-	for (int p = 0; p < PANELS; ++p) {
-		load_block(t, vectors + p * panel, w[p]);
-		d[p] = halves(scales + p * panel);
-	}
-	block_rows(x, 0, rows < 2 ? rows : 2, at, w, d, acc);
-	if (rows > 2)
-		block_rows(x, 2, rows, at, w, d, acc);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
@@ -119,38 +137,34 @@ KNIT_INLINE void store(const pair *s, int64_t row, const int rows, __m512 acc[MA
 }
 
 KNIT_INLINE void tile(const pair *s, const knit_dtype t, int64_t row, const int rows) {
-	const int64_t panel = s->u->w_stride, group_bytes = t == KNIT_Q8_0 ? 1088 : 576, half = t == KNIT_Q8_0 ? 512 : 256;
-	rows_at x = rows_from(s->u, row, rows, s->k0, 32);
+	const int64_t group_bytes = t == KNIT_Q8_0 ? 1088 : 576, half = t == KNIT_Q8_0 ? 512 : 256;
+	rows_at x = rows_from(s->u, row, s->k0, 32);
+	int64_t panel = s->u->w_stride;
 	const char *group = s->w;
 	__m512 acc[MAX_ROWS][PANELS];
 
 	clear(rows, acc);
 	for (int64_t i = 0; i < s->length; i += KNIT_PANEL_GROUP, group += group_bytes) {
-		block(&x, t, rows, group, group + KNIT_PANEL_SCALES, panel, 0, acc);
-		block(&x, t, rows, group + 32, group + KNIT_PANEL_SCALES + half, panel, 1, acc);
-		rows_advance(&x, rows, KNIT_PANEL_GROUP, 32);
+		__asm__("" : "+r"(group), "+r"(panel));
+		block(&x, t, rows, group, group + KNIT_PANEL_SCALES, panel, acc);
+		rows_advance(&x, 32, 32);
+		block(&x, t, rows, group + 32, group + KNIT_PANEL_SCALES + half, panel, acc);
+		rows_advance(&x, 32, 32);
 	}
 	store(s, row, rows, acc);
 }
 
 /* ---- q4_K: parts have the vectors of a q4_0 block, and what minima take off goes by the sum of x -------------------- */
 
-/* Rows [first, end) of a part. */
-KNIT_INLINE void part4_rows(const rows_at *x, const int first, const int end, __m512i w[PANELS][PIECES],
-                            const float *scales, __m512 acc[MAX_ROWS][PANELS]) {
+KNIT_INLINE void part4(const rows_at *x, const int rows, const float *scales, const char *vectors, int64_t panel,
+                       __m512 acc[MAX_ROWS][PANELS]) {
 	__m512i sum[MAX_ROWS][PANELS];
 
-	for (int r = first; r < end; ++r)
+	for (int r = 0; r < rows; ++r)
 		sum[r][0] = sum[r][1] = _mm512_setzero_si512();
-	for (int j = 0; j < PIECES; ++j)
-		for (int r = first; r < end; ++r) {
-			const __m512i four = spread_int(x->q[r] + j * 4);
-
-			for (int p = 0; p < PANELS; ++p)
-				sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], w[p][j], four);
-		}
-	for (int r = first; r < end; ++r) {
-		const __m512 scale = spread_float(x->scales[r]), all = spread_float(x->sums[r]);
+	dots(x, KNIT_Q4_0, rows, vectors, panel, sum);
+	for (int r = 0; r < rows; ++r) {
+		const __m512 scale = spread_float(of_row(x, x->scales, r)), all = spread_float(of_row(x, x->sums, r));
 
 		for (int p = 0; p < PANELS; ++p) {
 			const __m512 by = _mm512_mul_ps(_mm512_load_ps(scales + p * 32), scale);
@@ -162,23 +176,22 @@ KNIT_INLINE void part4_rows(const rows_at *x, const int first, const int end, __
 }
 
 KNIT_INLINE void tile_q4_k(const pair *s, int64_t row, const int rows) {
-	rows_at x = rows_from(s->u, row, rows, s->k0, 32);
+	rows_at x = rows_from(s->u, row, s->k0, 32);
 	const float *scales = s->scales;
 	const char *group = s->w;
+	int64_t panel = s->u->w_stride;
 	__m512 acc[MAX_ROWS][PANELS];
 
 	clear(rows, acc);
-	for (int64_t i = 0; i < s->length; i += 256, group += KNIT_PANEL_Q4_K_BYTES)
-		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32) {
-			__m512i w[PANELS][PIECES];
+	for (int64_t i = 0; i < s->length; i += 256, group += KNIT_PANEL_Q4_K_BYTES) {
+		const char *vectors = group + KNIT_PANEL_Q4_K_VECTORS;
 
-			for (int p = 0; p < PANELS; ++p)
-				load_block(KNIT_Q4_0, group + p * s->u->w_stride + KNIT_PANEL_Q4_K_VECTORS + part * 256, w[p]);
-			part4_rows(&x, 0, rows < 2 ? rows : 2, w, scales, acc);
-			if (rows > 2)
-				part4_rows(&x, 2, rows, w, scales, acc);
-			rows_advance(&x, rows, 32, 32);
+		for (int64_t part = 0; part < 8; ++part, scales += PANELS * 32, vectors += 256) {
+			__asm__("" : "+r"(vectors), "+r"(scales), "+r"(panel));
+			part4(&x, rows, scales, vectors, panel, acc);
+			rows_advance(&x, 32, 32);
 		}
+	}
 	store(s, row, rows, acc);
 }
 
@@ -198,45 +211,46 @@ static void unpack_q4_k(const char *group, int64_t length, float *scales) {
 
 /* ---- q6_K: unpacked to bytes once for all rows ---------------------------------------------------------------------- */
 
-/* Row r of a part of 32, whose halves have scales of their own. */
-KNIT_INLINE void part6_row(const rows_at *x, const int r, __m512i w[PANELS][PIECES], const float *scales,
-                           __m512 acc[MAX_ROWS][PANELS]) {
-	const __m512 scale = spread_float(x->scales[r]);
-	__m512i low[PANELS], high[PANELS];
+/* Columns [16 half, 16 half + 16) of a part, which have scales of their own. */
+KNIT_INLINE void half6(const rows_at *x, const int rows, const int half, const char *bytes, __m512i sum[MAX_ROWS][PANELS]) {
+	for (int r = 0; r < rows; ++r)
+		sum[r][0] = sum[r][1] = spread_int(of_row(x, x->sums, r) + half * 4);
+	for (int j = half * PIECES / 2; j < (half + 1) * PIECES / 2; ++j) {
+		const __m512i w[PANELS] = {_mm512_load_si512(bytes + j * 64), _mm512_load_si512(bytes + (PIECES + j) * 64)};
 
-	low[0] = low[1] = spread_int(x->sums[r]);
-	high[0] = high[1] = spread_int(x->sums[r] + 4);
-	for (int j = 0; j < PIECES / 2; ++j) {
-		const __m512i first = spread_int(x->q[r] + j * 4), second = spread_int(x->q[r] + 16 + j * 4);
+		four_columns(x, rows, j, w, sum);
+	}
+}
+
+KNIT_INLINE void part6(const rows_at *x, const int rows, const float *scales, const char *bytes,
+                       __m512 acc[MAX_ROWS][PANELS]) {
+	__m512i low[MAX_ROWS][PANELS], high[MAX_ROWS][PANELS];
+
+	half6(x, rows, 0, bytes, low);
+	half6(x, rows, 1, bytes, high);
+	for (int r = 0; r < rows; ++r) {
+		const __m512 scale = spread_float(of_row(x, x->scales, r));
 
 		for (int p = 0; p < PANELS; ++p) {
-			low[p] = _mm512_dpbusd_epi32(low[p], w[p][j], first);
-			high[p] = _mm512_dpbusd_epi32(high[p], w[p][j + PIECES / 2], second);
-		}
-	}
-	for (int p = 0; p < PANELS; ++p) {
-		const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(high[p]), _mm512_load_ps(scales + p * 32 + 16));
+			const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(high[r][p]), _mm512_load_ps(scales + p * 32 + 16));
 
-		acc[r][p] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(low[p]), _mm512_load_ps(scales + p * 32), second),
-		                            scale, acc[r][p]);
+			acc[r][p] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(low[r][p]), _mm512_load_ps(scales + p * 32), second),
+			                            scale, acc[r][p]);
+		}
 	}
 }
 
 KNIT_INLINE void tile_q6_k(const pair *s, int64_t row, const int rows) {
-	rows_at x = rows_from(s->u, row, rows, s->k0, 16);
+	rows_at x = rows_from(s->u, row, s->k0, 16);
 	const float *scales = s->scales;
 	const char *bytes = s->bytes;
 	__m512 acc[MAX_ROWS][PANELS];
 
 	clear(rows, acc);
 	for (int64_t i = 0; i < s->length; i += 32, bytes += PANELS * PIECES * 64, scales += PANELS * 32) {
-		__m512i w[PANELS][PIECES];
-
-		for (int p = 0; p < PANELS; ++p)
-			load_block(KNIT_Q8_0, bytes + p * PIECES * 64, w[p]);
-		for (int r = 0; r < rows; ++r)
-			part6_row(&x, r, w, scales, acc);
-		rows_advance(&x, rows, 32, 16);
+		__asm__("" : "+r"(bytes), "+r"(scales));
+		part6(&x, rows, scales, bytes, acc);
+		rows_advance(&x, 32, 16);
 	}
 	store(s, row, rows, acc);
 }
@@ -274,6 +288,9 @@ KNIT_INLINE void all_rows(const pair *s, const knit_dtype t) {
 	const int64_t rows = s->u->rows;
 	int64_t row = 0;
 
+	if (t == KNIT_Q8_0) /* taking nibbles apart, minima or second sums need the registers */
+		for (; row + 6 <= rows; row += 6)
+			tile_of(s, t, row, 6);
 	for (; row + 4 <= rows; row += 4)
 		tile_of(s, t, row, 4);
 	if (rows - row == 3)
@@ -287,6 +304,7 @@ KNIT_INLINE void all_rows(const pair *s, const knit_dtype t) {
 static pair pair_of(const knit_linear_block *u, int64_t k0, int64_t column) {
 	const knit_dtype t = u->isa->dtype;
 
+	assert(u->x[u->rows - 1] == u->x[0] + (u->rows - 1) * knit__linear_row_bytes(u->k));
 	return (pair){.u = u,
 	              .k0 = k0,
 	              .length = knit__min(KNIT_LINEAR_SPAN, u->k - k0),
