@@ -131,3 +131,25 @@ void knit__value_text(const knit_graph *g, uint32_t id, char *out, size_t size) 
 }
 
 const char *knit__origin_text(const knit_graph *g, const knit_node *n) { return knit__strings_get(&g->strings, n->origin); }
+
+static bool root_live(const knit_graph *g, uint32_t id) {
+	const knit_value *v = &g->values[id];
+
+	if (v->storage == 0 || v->storage >= g->storage_count || !g->storages[v->storage].kind)
+		return false;
+	if (v->producer)
+		return v->producer < g->node_count && g->nodes[v->producer].op != KNIT_OP_NONE;
+	const knit_storage_kind kind = g->storages[v->storage].kind;
+	return (kind == KNIT_STORAGE_CONST || kind == KNIT_STORAGE_ADAPTER || kind == KNIT_STORAGE_INPUT ||
+	        kind == KNIT_STORAGE_STATE) && v->version == 0;
+}
+
+bool knit__value_live(const knit_graph *g, uint32_t id) {
+	if (id == 0 || id >= g->value_count)
+		return false;
+	const uint32_t root = g->values[id].view_of;
+	if (!root)
+		return root_live(g, id);
+	return root < g->value_count && !g->values[root].view_of && root_live(g, root) &&
+	       g->values[id].storage < g->storage_count && g->storages[g->values[id].storage].kind;
+}

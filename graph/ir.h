@@ -127,6 +127,9 @@ static inline uint32_t knit__value_producer(const knit_graph *g, uint32_t id) {
 }
 /* Row-major without gaps (dims of 1 may have any stride). */
 bool knit__value_contiguous(const knit_graph *g, uint32_t id);
+/* Whether value `id` exists in the running graph: a leaf, an output of a node that was not removed, or a view of one of
+ * those. Values left behind by passes are not live. Safe on a broken graph. */
+bool knit__value_live(const knit_graph *g, uint32_t id);
 /* Innermost dimension has stride 1 (or size 1). */
 bool knit__value_rows_contiguous(const knit_graph *g, uint32_t id);
 /* Contiguous strides for dims; SHAPE if they would need a product of two symbols. */

@@ -2,7 +2,6 @@
  * graphs that validate has just found broken. The grammar is described at knit__parse_text (parse.c). */
 #include "op_def.h"
 #include "text.h"
-#include "validate.h"
 
 #include <locale.h>
 #include <math.h>
