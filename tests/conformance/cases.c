@@ -174,7 +174,9 @@ static const knit_dtype float_types[] = {KNIT_F32, KNIT_F16, KNIT_BF16};
 static void add_linear_tails(case_table *t, knit_dtype type, case_bound bound) {
 	/* tokens, k of block types, k of the others, n */
 	static const int64_t grid[][4] = {{6, 1056, 1027, 9}, {10, 288, 46, 30}, {11, 96, 75, 41}, {18, 64, 27, 39},
-	                                  {34, 96, 70, 54},   {35, 32, 59, 77},  {36, 160, 109, 100}, {97, 32, 21, 21}};
+	                                  {34, 96, 70, 54},   {35, 32, 59, 77},  {36, 160, 109, 100}, {97, 32, 21, 21},
+	                                  /* so many columns that a CPU's units are wide, several tiles and a part of one */
+	                                  {10, 64, 46, 701},  {35, 32, 59, 373}, {110, 32, 27, 169}};
 	const bool block = knit__dtype_info(type)->is_block;
 
 	for (size_t i = 0; i < COUNT(grid); ++i)

@@ -128,6 +128,8 @@ static void add_loras(case_table *t) {
 		add_lora(t, weight_types[w], FILL_UNIFORM, P(6, case_columns(weight_types[w], 96), 37, 3));
 		add_lora(t, weight_types[w], FILL_UNIFORM, P(34, case_columns(weight_types[w], 64), 57, 6, RESIDUAL, KNIT_F16));
 		add_lora(t, weight_types[w], FILL_UNIFORM, P(11, case_columns(weight_types[w], 288), 45, 11, BIAS, KNIT_BF16, 3));
+		/* wide units */
+		add_lora(t, weight_types[w], FILL_UNIFORM, P(10, case_columns(weight_types[w], 64), 361, 5, RESIDUAL));
 	}
 	/* odd sizes, more rows than one tile, one column */
 	add_lora(t, KNIT_F32, FILL_UNIFORM, P(1, 7, 1, 3, RESIDUAL));
@@ -187,6 +189,7 @@ static void add_groups(case_table *t) {
 				add_group(t, weight_types[w], fill, P(3, case_columns(weight_types[w], 96), 17, 8, 3));
 		add_group(t, weight_types[w], FILL_UNIFORM, P(6, case_columns(weight_types[w], 64), 45, 7, 3));
 		add_group(t, weight_types[w], FILL_UNIFORM, P(35, case_columns(weight_types[w], 96), 61, 0, 2));
+		add_group(t, weight_types[w], FILL_UNIFORM, P(11, case_columns(weight_types[w], 32), 701, 4, 3));
 	}
 	add_group(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 19, 5, 3));
 	add_group(t, KNIT_Q4_0, FILL_UNIFORM, P(512, 64, 40, 4, 3));
@@ -242,6 +245,7 @@ static void add_glus(case_table *t) {
 		add_glu(t, weight_types[w], FILL_UNIFORM, P(6, case_columns(weight_types[w], 64), 37, 0, 1));
 		add_glu(t, weight_types[w], FILL_UNIFORM, P(11, case_columns(weight_types[w], 64), 25, 5, 0));
 		add_glu(t, weight_types[w], FILL_UNIFORM, P(34, case_columns(weight_types[w], 96), 77, 7, 1, KNIT_F16));
+		add_glu(t, weight_types[w], FILL_UNIFORM, P(14, case_columns(weight_types[w], 32), 365, 0, 0));
 	}
 	add_glu(t, KNIT_F32, FILL_UNIFORM, P(17, 33, 20, 5, 0));
 	add_glu(t, KNIT_Q8_0, FILL_UNIFORM, P(512, 64, 40, 4, 1));

@@ -83,14 +83,16 @@ END_TEST
 
 /* One row, rows together, any cut of the work: the same bits. */
 START_TEST(a_row_is_the_same_alone) {
-	static const int64_t ks[] = {32, 172, 2080}, ns[] = {5, 131};
+	/* the last with units of many columns, of the kernels for many rows */
+	static const int64_t ks[] = {32, 172, 2080, 96}, ns[] = {5, 131, 701};
 	const int64_t rows = 53;
 	kernel_bench all, one;
 	const knit_cpu_kernel *kernel;
 
-	for (int c = 0; c < WEIGHTS * 6; ++c) {
-		const knit_dtype t = weights[c / 6];
-		const int64_t k = blocks(t) && ks[c % 3] == 172 ? bench_whole(t, 160) : bench_whole(t, ks[c % 3]), n = ns[c / 3 % 2];
+	for (int c = 0; c < WEIGHTS * 7; ++c) {
+		const knit_dtype t = weights[c / 7];
+		const int64_t n = ns[c % 7 / 3], k_at = ks[n == 701 ? 3 : c % 7 % 3];
+		const int64_t k = blocks(t) && k_at == 172 ? bench_whole(t, 160) : bench_whole(t, k_at);
 
 		make(&all, t, rows, k, n, 3, 2 * (t != KNIT_F32));
 		make(&one, t, 1, k, n, 0, 0);

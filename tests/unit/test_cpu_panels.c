@@ -185,8 +185,9 @@ START_TEST(a_row_is_the_same_alone) {
 
 	if (absent())
 		return;
-	for (int c = 0; c < 8; ++c) {
-		const int64_t k = bench_whole(types[c % 4], c / 4 ? 2080 : 96), n = c / 4 ? 37 : 131;
+	for (int c = 0; c < 12; ++c) { /* the last with units of many columns, of the kernels for many rows */
+		static const int64_t sizes[][2] = {{96, 131}, {2080, 37}, {96, 701}};
+		const int64_t k = bench_whole(types[c % 4], sizes[c / 4][0]), n = sizes[c / 4][1];
 
 		make(&all, types[c % 4], rows, k, n);
 		bench_set(&all, 0, 9 * k + 70, (double)NAN);
