@@ -1,6 +1,7 @@
 /* Owns allocation, strings, text buffers and diagnostics. Knows nothing about graphs. */
 #include "base.h"
 
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,29 @@ void knit__text_clear(knit_text *t) {
 	if (t->data)
 		knit__free(t->a, t->data, t->cap);
 	*t = (knit_text){.a = t->a};
+}
+
+bool knit__text_to_double(const char *text, double *out) {
+	const char *const point = localeconv()->decimal_point;
+	char own[80], *end;
+	size_t n = 0;
+
+	*out = 0;
+	for (; *text; ++text) {
+		const char *const piece = *text == '.' ? point : text;
+		const size_t bytes = *text == '.' ? strlen(point) : 1;
+
+		if (n + bytes >= sizeof own || (*text != '.' && *text == *point))
+			return false;
+		memcpy(own + n, piece, bytes);
+		n += bytes;
+	}
+	own[n] = 0;
+	const double x = strtod(own, &end);
+	if (end == own || *end)
+		return false;
+	*out = x;
+	return true;
 }
 
 /* ---- diagnostics ------------------------------------------------------------------------------------------------- */

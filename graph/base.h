@@ -62,6 +62,8 @@ typedef struct knit_text {
 
 void knit__text_add(knit_text *t, const char *fmt, ...) KNIT_PRINTF(2, 3);
 void knit__text_clear(knit_text *t);
+/* The whole text as a number with a point, whatever the locale says; false, and *out is 0, where it is none. */
+bool knit__text_to_double(const char *text, double *out);
 
 /* ---- diagnostics ------------------------------------------------------------------------------------------------- */
 

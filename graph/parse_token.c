@@ -1,9 +1,7 @@
 /* Owns the reading of the text form's small pieces. The text is outside data: every number is checked. */
 #include "parse_token.h"
 
-#include <locale.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 bool knit__parse_fail(knit_parser *p, const char *fmt, ...) {
@@ -93,23 +91,15 @@ bool knit__parse_i64(knit_parser *p, int64_t *out) {
 bool knit__parse_double(knit_parser *p, double *out) {
 	char text[64];
 	size_t n = 0;
-	const char *point = localeconv()->decimal_point;
 
 	knit__parse_skip_space(p);
 	while (knit__parse_is_digit(*p->at) || is_letter(*p->at) || *p->at == '-' || *p->at == '+' || *p->at == '.') {
-		const char *piece = *p->at == '.' ? point : p->at;
-		const size_t bytes = *p->at == '.' ? strlen(point) : 1;
-
-		if (n + bytes >= sizeof text)
+		if (n + 1 == sizeof text)
 			return knit__parse_fail(p, "a number is too long");
-		memcpy(text + n, piece, bytes);
-		n += bytes;
-		++p->at;
+		text[n++] = *p->at++;
 	}
 	text[n] = 0;
-	char *end;
-	*out = strtod(text, &end);
-	return (n && !*end) || knit__parse_fail(p, "needs a number");
+	return knit__text_to_double(text, out) || knit__parse_fail(p, "needs a number");
 }
 
 static int hex_digit(char c) {

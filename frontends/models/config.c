@@ -356,7 +356,6 @@ bool knit__decoder_visits_changed(const knit__decoder_config *c, uint32_t *share
 /* A number stored as text, as safetensors' __metadata__ holds it. */
 static knit_status text_number(const knit_metadata *m, const char *key, double hi, double *out, knit_diag *diag) {
 	const char *text = NULL;
-	char rest;
 	const knit_status status = knit__metadata_string(m, key, &text, diag);
 
 	if (status == KNIT_ERR_NOT_FOUND)
@@ -364,7 +363,7 @@ static knit_status text_number(const knit_metadata *m, const char *key, double h
 						  "the adapter's metadata has no \"%s\": save it again with rank and alpha", key);
 	if (status != KNIT_OK)
 		return status;
-	if (sscanf(text, "%lf%c", out, &rest) != 1 || !(*out > 0 && *out <= hi))
+	if (!knit__text_to_double(text, out) || !(*out > 0 && *out <= hi))
 		return knit__fail(diag, KNIT_ERR_FORMAT, 0, "the adapter's %s is \"%.40s\", needs a number up to %g", key, text,
 						  hi);
 	return KNIT_OK;

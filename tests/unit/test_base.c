@@ -1,6 +1,7 @@
 /* Strings, arrays, text, diagnostics, checked arithmetic. */
 #include "../../graph/base.h"
 #include "../../graph/dtype.h"
+#include "../tools/comma_locale.h"
 #include "../tools/suite.h"
 
 #include <stdio.h>
@@ -53,6 +54,28 @@ START_TEST(text_grows) {
 }
 END_TEST
 
+/* Numbers of files have points; a program that knit is in may have set a locale with commas. */
+START_TEST(numbers_have_points) {
+	static const struct { const char *text; bool good; double value; } rows[] = {
+		{"16", true, 16},  {"16.5", true, 16.5}, {"-.5e1", true, -5}, {"", false, 0},  {".", false, 0},
+		{"1,5", false, 0}, {"1.5x", false, 0},   {"1.5.", false, 0},  {"x", false, 0},
+		{"1.00000000000000000000000000000000000000000000000000000000000000000000000000000000", false, 0},
+	};
+
+	for (int commas = 0; commas < 2; ++commas) {
+		if (commas && !comma_locale())
+			break;
+		for (size_t i = 0; i < sizeof rows / sizeof rows[0]; ++i) {
+			double x = 7;
+
+			ck_assert_msg(knit__text_to_double(rows[i].text, &x) == rows[i].good && x == rows[i].value, "%s gives %g",
+			              rows[i].text, x);
+		}
+	}
+	setlocale(LC_NUMERIC, "C");
+}
+END_TEST
+
 START_TEST(first_failure_stays) {
 	knit_diag d = {0};
 
@@ -99,7 +122,8 @@ END_TEST
 
 int main(void) {
 	const TTest *const tests[] = {strings_are_interned_once, arrays_grow_and_keep,  text_grows,
-	                              first_failure_stays,       arithmetic_is_checked, dtypes_know_their_size};
+	                              numbers_have_points,       first_failure_stays,   arithmetic_is_checked,
+	                              dtypes_know_their_size};
 
 	return suite_run("base", tests, sizeof tests / sizeof tests[0]);
 }
