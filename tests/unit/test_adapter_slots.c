@@ -1,10 +1,9 @@
 /* Tests slots: sequences of one batch with different adapters, each against itself alone; what a slot may be filled
- * with; and that sessions have their own. */
+ * with; and that sessions have their own. Slots in graphs are in test_adapter_slots_graph.c. */
 #include "../../backends/program.h"
 #include "../../graph/pass.h"
-#include "../../graph/pass_check.h"
-#include "../../graph/text.h"
 #include "../tools/adapter_model.h"
+#include "../tools/model_run.h"
 #include "../tools/suite.h"
 #include "../tools/track_alloc.h"
 
@@ -73,14 +72,6 @@ static void alone(knit_session *s, int text, int32_t seq, bool at_once, float ou
 		ok(s, adapter_model_run(s, 1, &texts[text][t], &seqs[t], &pos[t], out + t * ROW));
 }
 
-static double largest_difference(const float *a, const float *b, size_t count) {
-	double most = 0;
-
-	for (size_t i = 0; i < count; ++i)
-		most = fmax(most, fabs((double)a[i] - (double)b[i]));
-	return most;
-}
-
 /* ---- one batch, several adapters --------------------------------------------------------------------------------- */
 
 /* Two texts in turn, 8 tokens at once, each with its adapter; then each alone. */
@@ -108,21 +99,21 @@ static void mixed_batch(knit_dtype weights, knit_dtype lora, const char *disable
 		choose(s, adapter + 1, adapter + 1, adapter + 1);
 		alone(s, text, 1, true, one);
 		ck_assert_msg(memcmp(own, one, sizeof own) == 0, "text %d beside another is off by %g", text,
-		              largest_difference(own, one, EACH * ROW));
+		              test_largest_difference(own, one, EACH * ROW));
 		/* The adapter of the other, to see that there is something to see. */
 		choose(s, 0, text ? 3 : 1, 0);
 		alone(s, text, 1, true, other);
-		ck_assert(largest_difference(own, other, EACH * ROW) > 0.01);
+		ck_assert(test_largest_difference(own, other, EACH * ROW) > 0.01);
 		/* Compiled in. */
 		alone(bound, text, 1, true, other);
-		const double off = largest_difference(own, other, EACH * ROW);
+		const double off = test_largest_difference(own, other, EACH * ROW);
 		printf("%s weights, %s LoRA%s: slot against compiled in: off by %.1e\n", knit_dtype_name(weights),
 		       knit_dtype_name(lora), disable ? ", not fused" : "", off);
 		ck_assert(off <= 1e-4);
 		/* Token by token. */
 		choose(s, 0, adapter + 1, 0);
 		alone(s, text, 1, false, one);
-		ck_assert(largest_difference(own, one, EACH * ROW) <= 1e-4);
+		ck_assert(test_largest_difference(own, one, EACH * ROW) <= 1e-4);
 		knit_session_destroy(bound);
 	}
 	knit_session_destroy(s);
@@ -169,8 +160,8 @@ START_TEST(no_adapter_is_no_adapter) {
 		for (int32_t slot = 0; slot < SLOTS; ++slot) {
 			choose(s, 1, slot, 1);
 			alone(s, 0, 1, at_once, got);
-			ck_assert_msg((largest_difference(want, got, EACH * ROW) == 0) == (slot != 1), "slot %d: off by %g", slot,
-			              largest_difference(want, got, EACH * ROW));
+			ck_assert_msg((test_largest_difference(want, got, EACH * ROW) == 0) == (slot != 1), "slot %d: off by %g", slot,
+			              test_largest_difference(want, got, EACH * ROW));
 		}
 	}
 	knit_session_destroy(plain);
@@ -395,88 +386,6 @@ START_TEST(slots_are_not_bound) {
 }
 END_TEST
 
-/* ---- building ---------------------------------------------------------------------------------------------------- */
-
-START_TEST(the_builder_checks) {
-	static const struct { knit_dtype t; int64_t count, rows, columns; } bad[] = {
-		{KNIT_I32, 2, 4, 4}, {KNIT_F32, 0, 4, 4}, {KNIT_F32, 2, -1, 4}, {KNIT_F32, 2, 4, 0}, {KNIT_Q8_0, 2, 4, 48},
-	};
-	knit_graph *g;
-
-	open_all(KNIT_F32, KNIT_F32);
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
-		ck_assert_int_eq(knit_graph_create(ctx, &g), KNIT_OK);
-		ck_assert_uint_eq(knit_adapter_slots(g, bad[i].t, bad[i].count, bad[i].rows, bad[i].columns, "a").id, 0);
-		ck_assert_int_ne(knit_graph_status(g, NULL), KNIT_OK);
-		ck_assert_uint_eq(knit_adapter_slots(g, KNIT_F32, 2, 4, 4, "b").id, 0); /* sticky */
-		knit_graph_destroy(g);
-	}
-	ck_assert_int_eq(knit_graph_create(ctx, &g), KNIT_OK);
-	const knit_tensor a = knit_adapter_slots(g, KNIT_F32, 2, 4, 8, "slots.%d", 1);
-	ck_assert_uint_ne(a.id, 0);
-	ck_assert_uint_eq(knit_adapter_slots(g, KNIT_F32, 2, 4, 8, "slots.1").id, a.id);
-	ck_assert_uint_eq(knit_adapter_slots(g, KNIT_F32, 2, 8, 4, "slots.1").id, 0);
-	ck_assert_int_eq(knit_graph_status(g, NULL), KNIT_ERR_ARGUMENT);
-	knit_graph_destroy(g);
-	ck_assert_int_eq(knit_graph_create(ctx, &g), KNIT_OK);
-	knit_adapter(g, adapters[0], "visit.0.q.a");
-	ck_assert_uint_eq(knit_adapter_slots(g, KNIT_F32, 2, ADAPTER_RANK, ADAPTER_DIM, "visit.0.q.a").id, 0);
-	knit_graph_destroy(g);
-	ck_assert_uint_eq(knit_adapter_slots(NULL, KNIT_F32, 2, 4, 8, "x").id, 0);
-	close_all();
-}
-END_TEST
-
-/* The text form keeps what slots are. */
-START_TEST(text_keeps_slots) {
-	knit_text t, again;
-	knit_graph *g, *read = NULL;
-	knit_diag d = {0};
-
-	open_all(KNIT_F32, KNIT_F32);
-	g = adapter_model_graph(ctx, &(adapter_model){.mode = ADAPTER_SLOTS, .base = base, .slots = SLOTS}, &d);
-	ck_assert_msg(g != NULL, "%s", d.text);
-	t = (knit_text){.a = g->a};
-	again = t;
-	ck_assert_int_eq(knit__print_text(g, &t), KNIT_OK);
-	ck_assert_msg(knit__parse_text(ctx, t.data, &read, &d) == KNIT_OK, "%s", d.text);
-	ck_assert_int_eq(knit__print_text(read, &again), KNIT_OK);
-	ck_assert_str_eq(t.data, again.data);
-	ck_assert_ptr_nonnull(strstr(t.data, "bytes slots uses=1"));
-	uint32_t slots = 0;
-	for (uint32_t i = 1; i < read->storage_count; ++i)
-		slots += read->storages[i].slots;
-	ck_assert_uint_eq(slots, ADAPTER_TENSORS);
-	knit__text_clear(&t);
-	knit__text_clear(&again);
-	knit_graph_destroy(g);
-	knit_graph_destroy(read);
-	ck_assert_int_ne(knit__parse_text(ctx, "knit-ir 1\ns1 = const \"w\" f32 16 bytes slots\n%1 = const s1 : f32 [1, 2, 2]\n",
-	                                  &read, &d),
-	                 KNIT_OK);
-	close_all();
-}
-END_TEST
-
-/* Every pass, checked by the reference, on the graph with slots. */
-START_TEST(passes_keep_the_meaning) {
-	knit_graph *g, *before;
-	knit_diag d = {0};
-	bool skipped = true;
-
-	open_all(KNIT_F32, KNIT_F32);
-	g = adapter_model_graph(ctx, &(adapter_model){.mode = ADAPTER_SLOTS, .base = base, .slots = SLOTS}, &d);
-	ck_assert_msg(g != NULL, "%s", d.text);
-	ck_assert_int_eq(knit__graph_clone(g, &before, &d), KNIT_OK);
-	ck_assert_msg(knit__passes_run(g, NULL, NULL, &d) == KNIT_OK, "%s", d.text);
-	ck_assert_msg(knit__check_equal(before, g, 4, 1e-9, &skipped, &d) == KNIT_OK, "%s", d.text);
-	ck_assert(!skipped);
-	knit_graph_destroy(g);
-	knit_graph_destroy(before);
-	close_all();
-}
-END_TEST
-
 /* Every allocation of making a session with slots, and of filling them (there is none). */
 START_TEST(out_of_memory) {
 	knit_status status = KNIT_ERR_MEMORY;
@@ -524,9 +433,6 @@ int main(void) {
 		wrong_slots_and_stores_are_refused,
 		indices_are_checked_before_a_run,
 		slots_are_not_bound,
-		the_builder_checks,
-		text_keeps_slots,
-		passes_keep_the_meaning,
 		out_of_memory,
 	};
 
