@@ -79,7 +79,7 @@ bool bench_take_names(char *value, const char **out, size_t *count) {
 }
 
 static bool own_option(bench_options *o, int option, char **argv, int *code) {
-	const char *wrong = NULL;
+	const char *wrong = NULL, *needs = "numbers with commas between them, 16 at most";
 
 	switch (option) {
 	case OPT_SHAPE: o->shape = optarg; return true;
@@ -98,25 +98,33 @@ static bool own_option(bench_options *o, int option, char **argv, int *code) {
 	case 'p': wrong = bench_take_list(optarg, 1 << 20, o->prompts, &o->prompt_count) ? NULL : "--prompt"; break;
 	case 'n': wrong = bench_take_list(optarg, 1 << 20, o->makes, &o->make_count) ? NULL : "--make"; break;
 	case 'd': wrong = bench_take_list(optarg, KNIT__MAX_CONTEXT, o->depths, &o->depth_count) ? NULL : "--depth"; break;
-	case 'r': wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->runs) ? NULL : "--runs"; break;
-	case OPT_PEER_RUNS: wrong = cli_parse_i64(optarg, 1, 16, &o->peer_runs) ? NULL : "--peer-runs"; break;
-	case OPT_PEER_STARTS: wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->peer_starts) ? NULL : "--peer-starts"; break;
-	case OPT_PLANT: wrong = bench_take_percent(optarg, &o->planted) ? NULL : "--plant-slowdown"; break;
-	case OPT_BATCH: wrong = cli_parse_i64(optarg, 1, 1 << 16, &o->batch) ? NULL : "--batch"; break;
-	case OPT_SECONDS: wrong = cli_parse_double(optarg, 0, 1e6, &o->seconds) ? NULL : "--seconds"; break;
-	case CLI_OPT_DEVICE: wrong = bench_take_names(optarg, o->devices, &o->device_count) ? NULL : "--device"; break;
+	case 'r': wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->runs) ? NULL : "--runs", needs = "a number from 1 to 256"; break;
+	case OPT_PEER_RUNS: wrong = cli_parse_i64(optarg, 1, 16, &o->peer_runs) ? NULL : "--peer-runs", needs = "a number from 1 to 16"; break;
+	case OPT_PEER_STARTS: wrong = cli_parse_i64(optarg, 1, BENCH_MAX_SAMPLES, &o->peer_starts) ? NULL : "--peer-starts", needs = "a number from 1 to 256"; break;
+	case OPT_PLANT: wrong = bench_take_percent(optarg, &o->planted) ? NULL : "--plant-slowdown", needs = "a percentage from 0 to 100"; break;
+	case OPT_BATCH: wrong = cli_parse_i64(optarg, 1, 1 << 16, &o->batch) ? NULL : "--batch", needs = "a number from 1 to 65536"; break;
+	case OPT_SECONDS: wrong = cli_parse_double(optarg, 0, 1e6, &o->seconds) ? NULL : "--seconds", needs = "a number from 0 to a million"; break;
+	case CLI_OPT_DEVICE: wrong = bench_take_names(optarg, o->devices, &o->device_count) ? NULL : "--device", needs = "names with commas between them, 8 at most"; break;
 	case OPT_PEER:
 		if (o->peer_count < BENCH_MAX_SUBJECTS) {
 			o->peers[o->peer_count++] = optarg;
 			return true;
 		}
-		wrong = "--peer";
+		wrong = "--peer", needs = "to be given 8 times at most";
 		break;
 	default: return cli_common_option(&o->common, option, argv, code);
 	}
 	if (wrong)
-		*code = cli_usage("bench", "%s \"%s\" is no list of numbers or names that it takes", wrong, optarg);
+		*code = cli_usage("bench", "%s \"%s\": needs %s", wrong, optarg, needs);
 	return wrong == NULL;
+}
+
+static size_t nonzero(const int64_t *list, size_t count) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		n += list[i] != 0;
+	return n;
 }
 
 /* "-p 16 --device cpu": cut off where there is no room. */
@@ -185,6 +193,11 @@ int cli_bench(int argc, char **argv) {
 		return code;
 	if (o.keep && !o.shape)
 		return cli_usage("bench", "--keep goes with --shape");
+	const size_t tests = (nonzero(o.prompts, o.prompt_count) + nonzero(o.makes, o.make_count)) * o.depth_count;
+	if (tests == 0)
+		return cli_usage("bench", "nothing to measure: --prompt and --make are 0");
+	if (tests > BENCH_MAX_TESTS)
+		return cli_usage("bench", "%zu tests are more than %d", tests, BENCH_MAX_TESTS);
 	cli_catch_interrupts();
 	return bench_all(&o);
 }

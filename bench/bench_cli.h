@@ -5,7 +5,7 @@
 #include "../frontends/cli/cli.h"
 #include "rows.h"
 
-enum { BENCH_MAX_LIST = 16, BENCH_MAX_SUBJECTS = 8 };
+enum { BENCH_MAX_LIST = 16, BENCH_MAX_SUBJECTS = 8, BENCH_MAX_TESTS = 64 };
 
 typedef enum bench_format { BENCH_TABLE = 0, BENCH_JSON, BENCH_MARKDOWN, BENCH_CSV } bench_format;
 
@@ -38,6 +38,8 @@ bool bench_take_names(char *value, const char **out, size_t *count);
 
 /* bench/bench_write.c. Opens -o FILE or stdout, lets `print` write, closes. Prints its own error. */
 int bench_write(const char *path, void (*print)(FILE *f, void *user), void *user);
+/* Whether that could be, known before minutes of measuring; NULL: stdout. Leaves what is there as it is. */
+int bench_write_check(const char *path);
 
 /* bench/bench_compare.c: `knit bench compare`. argv[0] is "compare". */
 int bench_compare_main(int argc, char **argv);

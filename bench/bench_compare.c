@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { OPT_FAIL_IF = CLI_OPT_OWN };
+enum { UNDECIDED = 3 }; /* exit code */
 #define MAX_FILE_BYTES ((size_t)256 << 20)
 
 static const char help[] =
@@ -13,10 +14,13 @@ static const char help[] =
 	"or `knit bench ops --json`.\n\n"
 	"  knit bench compare before.jsonl after.jsonl\n"
 	"  knit bench compare before.jsonl after.jsonl --fail-if 3%      for CI: exit code 1 if something is slower than that\n\n"
-	"A difference counts only where the 95 % intervals of the two medians part, with at least 5 runs on each side.\n\n"
+	"A difference counts only where the 95 % intervals of the two medians part, with at least 5 runs on each side, and further than the\n"
+	"machine itself changed in what binds the test (memory, a cache, arithmetic, launches: measured in each run).\n\n"
 	"      --fail-if P%      exit code 1 where a test is significantly slower by more than P %, computes something else than\n"
 	"                        the model, or is gone\n"
-	"Exit codes: 0, 1 (--fail-if, or a file that is no result of knit bench), 2 (wrong call).\n";
+	"Exit codes: 0; 1: --fail-if, or a file that is no result of knit bench; 2: wrong call; 3: with --fail-if, nothing fails, but of some test\n"
+	"nothing can be told, since the machine itself changed by more than 10 %: run again, or let the builds take turns in one run\n"
+	"(knit bench MODEL --peer knit:before=/path/of/the/older/knit).\n";
 
 bool bench_take_percent(const char *text, double *out) {
 	char copy[32];
@@ -48,17 +52,17 @@ static int read_results(const char *path, bench_results *out) {
 
 static int compare(const bench_results *old, const bench_results *new, double limit) {
 	bench_change *const changes = calloc(old->count + new->count, sizeof *changes);
-	bool failed = false;
+	bool failed = false, undecided = false;
 
 	if (!changes)
 		return cli_fail("out of memory");
 	const size_t count = bench_compare(old, new, changes);
 	bench_print_changes(stdout, changes, count, limit);
 	for (size_t i = 0; i < count; ++i)
-		failed |= limit >= 0 && bench_change_fails(&changes[i], limit);
+		failed |= limit >= 0 && bench_change_fails(&changes[i], limit), undecided |= limit >= 0 && changes[i].verdict == BENCH_MACHINE;
 	free(changes);
 	const int code = cli_finish_stdout();
-	return code == CLI_OK && failed ? CLI_FAILED : code;
+	return code != CLI_OK ? code : failed ? CLI_FAILED : undecided ? UNDECIDED : CLI_OK;
 }
 
 int bench_compare_main(int argc, char **argv) {

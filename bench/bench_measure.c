@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_TESTS = 64, MAX_WARM_UP = 6, STEADY_WINDOW = 4 };
+enum { MAX_WARM_UP = 6, STEADY_WINDOW = 4 };
 #define STEADY 0.03
 
 typedef struct bench {
@@ -96,7 +96,7 @@ static knit_status look_at(bench *b, const bench_knit_desc *desc, bench_subject 
 	if (status != KNIT_OK)
 		return status;
 	if (!b->o->no_peaks && !s->on_host && strchr(s->device, '+') == NULL)
-		s->peak_read_gbps = bench_device_read_gbps(s->device);
+		bench_device_peaks(s->device, &s->peaks, s->no_peaks);
 	if (!b->o->no_peaks)
 		bench_device_latency(s->device, b->run.threads, &s->submit_seconds, &s->step_seconds);
 	/* What computes nothing cannot be wrong. */
@@ -176,6 +176,8 @@ static int open_peers(bench *b, bench_subject **peers) {
 		const bench_peer_desc desc = {.spec = o->peers[i], .model = o->peer_model ? o->peer_model : b->path, .threads = b->run.threads,
 		                              .batch = o->batch, .runs = o->peer_runs, .kv = o->common.kv.k};
 		const knit_status status = bench_peer_open(&desc, &peers[i], &diag);
+		if (status == KNIT_ERR_ARGUMENT)
+			return cli_usage("bench", "%s", diag.text);
 		if (status != KNIT_OK)
 			return cli_fail_diag(status, &diag);
 		if (o->peer_model)
@@ -325,10 +327,10 @@ static size_t list_tests(const bench_options *o, bench_test *out) {
 	size_t n = 0;
 
 	for (size_t d = 0; d < o->depth_count; ++d) {
-		for (size_t i = 0; i < o->prompt_count && n < MAX_TESTS; ++i)
+		for (size_t i = 0; i < o->prompt_count && n < BENCH_MAX_TESTS; ++i)
 			if (o->prompts[i])
 				out[n++] = (bench_test){.prompt = o->prompts[i], .depth = o->depths[d]};
-		for (size_t i = 0; i < o->make_count && n < MAX_TESTS; ++i)
+		for (size_t i = 0; i < o->make_count && n < BENCH_MAX_TESTS; ++i)
 			if (o->makes[i])
 				out[n++] = (bench_test){.made = o->makes[i], .depth = o->depths[d]};
 	}
@@ -353,7 +355,7 @@ static size_t keep_present(bench_row *rows, size_t count) {
 }
 
 static int measure(bench *b) {
-	bench_test tests[MAX_TESTS];
+	bench_test tests[BENCH_MAX_TESTS];
 	const size_t count = list_tests(b->o, tests);
 	int code = CLI_OK;
 
@@ -381,7 +383,7 @@ static int measure(bench *b) {
 
 /* Afterwards and one after the other, so that no two copies of the weights are there at once. */
 static int profile(bench *b) {
-	bench_test tests[MAX_TESTS];
+	bench_test tests[BENCH_MAX_TESTS];
 	const size_t count = list_tests(b->o, tests);
 	knit_diag diag = {0};
 
@@ -447,7 +449,10 @@ int bench_all(const bench_options *o) {
 	bench here = {.o = o}, *const b = &here;
 
 	describe(b);
-	int code = find_model(b);
+	int code = bench_write_check(o->output);
+	code = code == CLI_OK ? bench_write_check(o->html) : code;
+	code = code == CLI_OK ? bench_write_check(o->trace) : code;
+	code = code == CLI_OK ? find_model(b) : code;
 	b->run.clock_before = bench_clock_loop();
 	if (code == CLI_OK)
 		code = open_subjects(b);
@@ -463,6 +468,7 @@ int bench_all(const bench_options *o) {
 	}
 	if (code == CLI_OK && (o->profile || o->trace || o->html))
 		code = profile(b);
+	b->run.interrupted = code == CLI_INTERRUPTED;
 	if ((code == CLI_OK || code == CLI_INTERRUPTED) && b->run.row_count) {
 		const int printed = bench_write(o->output, print, b);
 		code = code == CLI_OK ? printed : code;

@@ -130,7 +130,7 @@ static int open_devices(ops_bench *b) {
 		if (o->no_peaks)
 			continue;
 		if (!s->on_host)
-			s->peak_read_gbps = bench_device_read_gbps(s->device);
+			bench_device_peaks(s->device, &s->peaks, s->no_peaks);
 		bench_device_latency(s->device, b->run.threads, &s->submit_seconds, &s->step_seconds);
 	}
 	return CLI_OK;

@@ -83,6 +83,49 @@ static bool read_key(const cJSON *o, bench_result *r, const char **wrong) {
 	return r->tokens > 0;
 }
 
+/* The name of the smallest cache of the host that half of would hold what a token reads, and its GB/s; NULL: none. */
+static const char *cache_of(const cJSON *o, const cJSON *peaks, double *peak) {
+	static const char *const names[] = {"first cache", "second cache", "last-level cache"};
+	const cJSON *const cost = cJSON_GetObjectItemCaseSensitive(o, "per_token"), *cache;
+	double weights, states, threads, host, bytes;
+	size_t i = 0;
+
+	if (!number_of(cost, "weight_bytes_unique", &weights) || !number_of(cost, "state_bytes", &states) || weights + states <= 0 ||
+	    !number_of(o, "threads", &threads) || !number_of(peaks, "host_read_gb_per_s", &host))
+		return NULL;
+	double read;
+	if (!number_of(peaks, "read_gb_per_s", &read) || fabs(read - host) > 1e-9 * host)
+		return NULL; /* another device */
+	cJSON_ArrayForEach(cache, cJSON_GetObjectItemCaseSensitive(peaks, "host_caches")) {
+		if (i < sizeof names / sizeof *names && number_of(cache, "bytes", &bytes) && weights + states <= bytes * threads &&
+		    number_of(cache, "read_gb_per_s", peak) && *peak > 0)
+			return names[i];
+		++i;
+	}
+	return NULL;
+}
+
+/* What binds the row, and how fast the machine itself was in that. */
+static void read_limit(const cJSON *o, bench_result *r) {
+	const cJSON *const peaks = cJSON_GetObjectItemCaseSensitive(o, "peaks");
+	const char *const bound = text_of(o, "bound_by"), *name = NULL;
+	double step;
+
+	if (!bound)
+		return;
+	if (strcmp(bound, "memory") == 0) {
+		name = cache_of(o, peaks, &r->peak);
+		if (!name && number_of(peaks, "read_gb_per_s", &r->peak))
+			name = "memory";
+	} else if (strcmp(bound, "compute") == 0 && number_of(peaks, "compute_gflop_per_s", &r->peak)) {
+		name = "arithmetic";
+	} else if (strcmp(bound, "launch") == 0 && number_of(peaks, "step_s", &step) && step > 0) {
+		name = "empty step";
+		r->peak = 1 / step;
+	}
+	snprintf(r->limit, sizeof r->limit, "%s", name && r->peak > 0 ? name : "");
+}
+
 static bool read_row(const cJSON *o, bool op, bench_result *r, const char **wrong) {
 	const cJSON *const seconds = cJSON_GetObjectItemCaseSensitive(o, "seconds"), *item;
 	const cJSON *const check = cJSON_GetObjectItemCaseSensitive(o, "check");
@@ -95,7 +138,7 @@ static bool read_row(const cJSON *o, bool op, bench_result *r, const char **wron
 	(void)number_of(o, "clock_loop_after_s", &r->clock);
 	(void)number_of(o, "others_share", &r->busy);
 	(void)number_of(cJSON_GetObjectItemCaseSensitive(o, "peaks"), "read_gb_per_s", &r->read_gbps);
-	r->by_memory = text_of(o, "bound_by") && strcmp(text_of(o, "bound_by"), "memory") == 0;
+	read_limit(o, r);
 	r->wrong = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "wrong"));
 	if (!number_of(check, "nmse", &r->nmse) && r->wrong)
 		r->nmse = NAN;
@@ -189,11 +232,12 @@ static void rates_of(const bench_result *r, double *out) {
 		out[i] = r->tokens / r->seconds[i];
 }
 
-/* What the two runs measured of the machine: of its memory where that binds, else of its clock. */
+/* What the two runs measured of the machine: of what binds, or of its clock where that changed more. */
 static double drift_of(const bench_result *old, const bench_result *new) {
-	if (old->by_memory && new->by_memory && old->read_gbps > 0 && new->read_gbps > 0)
-		return new->read_gbps / old->read_gbps;
-	return old->clock > 0 && new->clock > 0 ? old->clock / new->clock : 1;
+	const double clock = old->clock > 0 && new->clock > 0 ? old->clock / new->clock : 1;
+	const double peak = old->peak > 0 && new->peak > 0 && strcmp(old->limit, new->limit) == 0 ? new->peak / old->peak : 1;
+
+	return fabs(log(peak)) > fabs(log(clock)) ? peak : clock;
 }
 
 static void compare_rows(const bench_result *old, const bench_result *new, bench_change *out) {
@@ -214,6 +258,9 @@ static void compare_rows(const bench_result *old, const bench_result *new, bench
 		out->verdict = BENCH_FASTER;
 	else if (out->new_rate.hi < out->old_rate.lo * fmin(1, out->drift))
 		out->verdict = BENCH_SLOWER;
+	/* A program that became slower may hide behind a machine that became faster, and the other way round. */
+	else if (fabs(out->drift - 1) > BENCH_DRIFT)
+		out->verdict = BENCH_MACHINE;
 }
 
 size_t bench_compare(const bench_results *old, const bench_results *new, bench_change *out) {
@@ -246,6 +293,8 @@ static const char *say(const bench_change *c, char out[64]) {
 
 	if (c->verdict == BENCH_FASTER || c->verdict == BENCH_SLOWER)
 		snprintf(out, 64, "%s by %.1f %%", c->verdict == BENCH_FASTER ? "faster" : "SLOWER", fabs(c->ratio.median - 1) * 100);
+	else if (c->verdict == BENCH_MACHINE)
+		snprintf(out, 64, "CANNOT TELL: the machine, %.2f x in %s", c->drift, c->old->limit[0] ? c->old->limit : "its clock");
 	else if (c->verdict == BENCH_WRONG)
 		snprintf(out, 64, "WRONG: NMSE %.1e", c->new->nmse);
 	else
@@ -309,6 +358,8 @@ void bench_print_changes(FILE *f, const bench_change *changes, size_t count, dou
 	fprintf(f, "%zu faster, %zu slower, %zu without a difference", tally[BENCH_FASTER], tally[BENCH_SLOWER], tally[BENCH_SAME]);
 	if (tally[BENCH_TOO_FEW])
 		fprintf(f, ", %zu with fewer than %d runs", tally[BENCH_TOO_FEW], BENCH_ENOUGH_RUNS);
+	if (tally[BENCH_MACHINE])
+		fprintf(f, ", %zu that cannot be told (the machine changed)", tally[BENCH_MACHINE]);
 	if (tally[BENCH_WRONG])
 		fprintf(f, ", %zu wrong", tally[BENCH_WRONG]);
 	if (tally[BENCH_GONE] + tally[BENCH_ADDED])
@@ -316,4 +367,6 @@ void bench_print_changes(FILE *f, const bench_change *changes, size_t count, dou
 	if (limit >= 0)
 		fprintf(f, "; %zu fail (slower by more than %.4g %%, wrong or gone)", failed, limit * 100);
 	fputc('\n', f);
+	if (tally[BENCH_MACHINE])
+		fputs("the machine itself was another one in the new run: run both again, or let the two builds take turns in one run (--peer knit:before=PATH)\n", f);
 }

@@ -13,7 +13,8 @@ typedef struct bench_result {
 	size_t count;
 	double clock; /* seconds of the fixed loop at the end of the run; 0: not known */
 	double read_gbps; /* of memory, measured in the same run; 0: not known */
-	bool by_memory;   /* what binds the row */
+	char limit[24];   /* what binds the row and was measured: "memory", "last-level cache", "arithmetic", "empty step"; "": neither */
+	double peak;      /* of that, per second */
 	double busy;  /* share of the machine that others took during the run */
 	bool wrong;   /* it computes something else than the model */
 	double nmse;
@@ -30,16 +31,18 @@ typedef enum bench_verdict {
 	BENCH_FASTER, BENCH_SLOWER, /* they part */
 	BENCH_WRONG,       /* the new one computes something else: its speed counts for nothing */
 	BENCH_TOO_FEW,     /* runs on either side to tell */
+	BENCH_MACHINE,     /* the machine itself changed by more than BENCH_DRIFT in what binds the row, and no more was seen than that */
 	BENCH_GONE, BENCH_ADDED, /* the test is in one of the two only */
 } bench_verdict;
 
 /* Fewer runs than these part by chance too often: two sets of 5 do so once in 126 times. */
 enum { BENCH_ENOUGH_RUNS = 5 };
+#define BENCH_DRIFT 0.1
 
 typedef struct bench_change {
 	const bench_result *old, *new; /* one is NULL where the test is gone or was added */
 	bench_stats old_rate, new_rate, ratio; /* tokens per second; ratio new / old */
-	double drift;  /* how much faster the machine itself was in the new run, in what binds the row: 1 as fast */
+	double drift;  /* how much faster the machine itself was in the new run, in what binds the row or its clock: 1 as fast */
 	bench_verdict verdict;
 } bench_change;
 

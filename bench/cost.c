@@ -3,6 +3,7 @@
 
 #include "../backends/report.h"
 
+#include <math.h>
 #include <string.h>
 
 static uint32_t bucket_of(const knit_program *p, int64_t n) {
@@ -77,19 +78,22 @@ double bench_gbps(const bench_row *r) { return bench_token_bytes(r) * r->rate.me
 double bench_gflops(const bench_row *r) { return r->cost.flops * r->rate.median * 1e-9; }
 
 double bench_read_peak(const bench_run *run, const bench_subject *s) {
-	return s->peak_read_gbps > 0 ? s->peak_read_gbps : s->on_host ? run->peaks.read_gbps : 0;
+	const knit_device_peaks *const p = &s->peaks;
+
+	return p->size_count ? p->read[p->size_count - 1] * 1e-9 : s->on_host ? run->peaks.read_gbps : 0;
 }
 
-double bench_compute_peak(const bench_run *run, const bench_row *r) {
-	if (!r->subject->on_host)
-		return 0;
-	if (r->cost.f16 && run->peaks.f16_gflops > 0)
-		return run->peaks.f16_gflops;
-	return r->cost.int8 && run->peaks.int8_gops > 0 ? run->peaks.int8_gops : run->peaks.f32_gflops;
+double bench_compute_peak(const bench_run *run, const bench_subject *s, bool int8, bool f16) {
+	const knit_device_peaks *const p = &s->peaks;
+	const bench_peaks *const host = &run->peaks;
+	const double halves = s->on_host ? host->f16_gflops : fmax(p->f16, p->matrix) * 1e-9;
+	const double bytes = s->on_host ? host->int8_gops : p->int8 * 1e-9;
+
+	return int8 && bytes > 0 ? bytes : f16 && halves > 0 ? halves : s->on_host ? host->f32_gflops : p->f32 * 1e-9;
 }
 
 const char *bench_bound_by(const bench_run *run, const bench_row *r) {
-	const double read = bench_read_peak(run, r->subject), compute = bench_compute_peak(run, r);
+	const double read = bench_read_peak(run, r->subject), compute = bench_compute_peak(run, r->subject, r->cost.int8, r->cost.f16);
 	const double memory_seconds = read > 0 ? bench_token_bytes(r) / read * 1e-9 : 0;
 	const double compute_seconds = compute > 0 ? r->cost.flops / compute * 1e-9 : 0;
 	const double launch_seconds = r->cost.steps * r->subject->step_seconds;
@@ -105,7 +109,7 @@ const char *bench_bound_by(const bench_run *run, const bench_row *r) {
 
 double bench_of_peak(const bench_run *run, const bench_row *r) {
 	const char *const bound = bench_bound_by(run, r);
-	const double read = bench_read_peak(run, r->subject), compute = bench_compute_peak(run, r);
+	const double read = bench_read_peak(run, r->subject), compute = bench_compute_peak(run, r->subject, r->cost.int8, r->cost.f16);
 
 	if (strcmp(bound, "compute") == 0 && compute > 0)
 		return bench_gflops(r) / compute;

@@ -1,70 +1,22 @@
-/* What a device other than the host's processor reads at best, and what a step costs on any device. Reading: a program that only looks for the largest numbers of some
- * large states, so that nearly all of its time is reading them. Made of knit's own op, so it is a lower bound of what the
- * device can do. */
+/* What a device other than the host's processor can do at best, by its backend's own loops, and what a step costs on any device. */
 #include "clock.h"
 #include "rows.h"
 
 #include "../graph/base.h"
 
-#include <inttypes.h>
-#include <stdlib.h>
+#include <stdio.h>
 
-enum { COLUMNS = 1024, STATES = 8, RUNS = 12 };
-
-static knit_status compile(knit_context *ctx, const char *device, int64_t rows, int states, knit_program **out,
-                           knit_diag *diag) {
-	knit_graph *g;
-	knit_status status = knit_graph_create(ctx, &g);
-
-	if (status != KNIT_OK)
-		return status;
-	for (int i = 0; i < states; ++i) {
-		char name[16];
-		const knit_state s = knit_state_define(g, KNIT_F32, 3, (knit_dim[]){{1}, {rows}, {COLUMNS}}, "s%d", i);
-		const knit_tensor x = knit_reshape(g, knit_state_read(g, s), 2, (knit_dim[]){{rows}, {COLUMNS}});
-		snprintf(name, sizeof name, "y%d", i);
-		knit_output(g, name, knit_argmax(g, x));
-	}
-	const knit_compile_desc desc = {.device = device};
-	status = knit_compile(g, &desc, out, diag);
-	knit_graph_destroy(g);
-	return status;
-}
-
-/* Bytes per second, the best of some runs; 0: it does not run. */
-static double measure(knit_context *ctx, const char *device, int64_t rows, int states) {
-	knit_program *program = NULL;
-	knit_session *session = NULL;
-	knit_diag diag;
-	double best = 0;
-
-	if (compile(ctx, device, rows, states, &program, &diag) != KNIT_OK)
-		return 0;
-	if (knit_session_create(program, &session, &diag) == KNIT_OK)
-		for (int i = 0; i < RUNS; ++i) {
-			const double begin = bench_now();
-			if (knit_session_run(session) != KNIT_OK)
-				break;
-			const double rate = (double)rows * COLUMNS * 4 * states / (bench_now() - begin);
-			best = rate > best ? rate : best;
-		}
-	knit_session_destroy(session);
-	knit_program_release(program);
-	return best;
-}
-
-double bench_device_read_gbps(const char *device) {
-	/* The first that the device has room for: 2 GiB, 512 MiB, 128 MiB. */
-	static const struct { int64_t rows; int states; } sizes[] = {{65536, STATES}, {16384, STATES}, {16384, 2}};
+void bench_device_peaks(const char *device, knit_device_peaks *out, char why[200]) {
 	knit_context *ctx;
-	double best = 0;
+	knit_diag diag = {0};
 
+	*out = (knit_device_peaks){0};
+	snprintf(why, 200, "out of memory");
 	if (knit_context_create(NULL, &ctx) != KNIT_OK)
-		return 0;
-	for (size_t i = 0; i < sizeof sizes / sizeof *sizes && best == 0; ++i)
-		best = measure(ctx, device, sizes[i].rows, sizes[i].states);
+		return;
+	const knit_status status = knit__device_peaks(ctx, device, out, &diag);
 	knit_context_destroy(ctx);
-	return best * 1e-9;
+	snprintf(why, 200, "%.199s", status == KNIT_OK ? "" : diag.text);
 }
 
 /* ---- what a step costs that does nothing ------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* knit on one device, measured through the decoder that `knit run` uses. */
 #include "clock.h"
+#include "stats.h"
 #include "subject.h"
 
 #include "../frontends/models/decoder.h"
@@ -182,12 +183,6 @@ const knit_session *bench_knit_session(const bench_subject *s) {
 
 int64_t bench_knit_vocab(const bench_subject *s) { return ((const knit_subject *)s)->decoder.vocab; }
 
-static int by_value(const void *a, const void *b) {
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 knit_status bench_knit_first_token(bench_subject *subject, int warm_runs, knit_diag *diag) {
 	knit_subject *const s = (knit_subject *)subject;
 	double seconds[1 + BENCH_WARM_RUNS] = {0};
@@ -203,7 +198,7 @@ knit_status bench_knit_first_token(bench_subject *subject, int warm_runs, knit_d
 	}
 	subject->first_cold = seconds[0];
 	if (warm_runs > 0) {
-		qsort(seconds + 1, (size_t)warm_runs, sizeof *seconds, by_value);
+		bench_sort(seconds + 1, (size_t)warm_runs);
 		subject->first_warm = seconds[1 + warm_runs / 2];
 	}
 	s->held = s->held < BENCH_FIRST_PROMPT ? BENCH_FIRST_PROMPT : s->held;

@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-command -v jq >/dev/null || { echo "peers.sh: needs jq" >&2; exit 2; }
+command -v jq >/dev/null || { echo "peers.sh: needs jq (on Debian: apt-get install jq)" >&2; exit 2; }
 mkdir -p "$models" "$out"
 
 # The file of a shape: made once.
@@ -54,7 +54,8 @@ model() {
 
 # name; goal of prefill and of decode (x: ratio to the better peer, %: of the memory's peak, -: none); shape; what peers run instead;
 # variants (plain; rtr: ik repacks the weights at loading; nofa: both without flash attention, which in ik has no kernel for heads of 48 and
-# takes minutes at depth there); options
+# takes minutes at depth there; nofa_only: nothing else); options. At a depth of 16 k a peer reads the context anew for each of its runs,
+# which is most of the row's minutes: one start and one run, so their interval is a point and the ratio's is knit's own.
 rows() {
 	cat <<-END
 		1.1b-f32|1.5x|85%|1.1b,type=f32||plain|-p 512 -n 128 --peer-runs 1 --peer-starts 3
@@ -66,10 +67,10 @@ rows() {
 		125m-4096|-|3x|125m,type=q8_0||plain|-p 0 -n 128 -d 4096 --peer-runs 3 --peer-starts 2
 		125m-4096-q8_0|-|3x|125m,type=q8_0||plain|-p 0 -n 128 -d 4096 --kv q8_0 --peer-runs 3 --peer-starts 2
 		125m-4096-q4_0|-|3x|125m,type=q8_0||plain|-p 0 -n 128 -d 4096 --kv q4_0 --peer-runs 3 --peer-starts 2
-		125m-16384|-|3x|125m,type=q8_0||plain|-p 0 -n 32 -d 16384 --peer-runs 3 --peer-starts 1
+		125m-16384|-|3x|125m,type=q8_0||plain|-p 0 -n 16 -d 16384 -r 5 --peer-runs 1 --peer-starts 1
 		15m|1.7x|1.7x|15m,type=q8_0||nofa|-p 512 -n 128 --peer-runs 3 --peer-starts 3
 		15m-4096|-|6x|15m,type=q8_0||nofa|-p 0 -n 128 -d 4096 --peer-runs 3 --peer-starts 3
-		15m-16384|-|6x|15m,type=q8_0||nofa|-p 0 -n 32 -d 16384 --peer-runs 3 --peer-starts 1
+		15m-16384|-|6x|15m,type=q8_0||nofa_only|-p 0 -n 16 -d 16384 -r 5 --peer-runs 1 --peer-starts 1
 		loop-q8_0|-|1.6x|125m,layers=10,visits=3,type=q8_0|125m,type=q8_0|plain|-p 512 -n 128 --peer-runs 3 --peer-starts 3
 		loop-q4_0|-|1.6x|125m,layers=10,visits=3,type=q4_0|125m,type=q4_0|plain rtr|-p 512 -n 128 --peer-runs 3 --peer-starts 3
 		memory-125m|-|-|125m,type=q8_0||plain|-p 4096 -n 0
@@ -90,13 +91,13 @@ run_row() { # NAME SHAPE PEER_SHAPE VARIANTS OPTIONS
 	[ -n "$3" ] && peer_file=$(model "$3")
 	common=(--json -r "$runs" --seconds 40 --no-check)
 	[ -n "$peer_file" ] && args+=(--peer-model "$peer_file")
-	[ -n "$llama" ] && args+=(--peer "llama-bench=$llama")
+	[ -n "$llama" ] && [ "$4" != nofa_only ] && args+=(--peer "llama-bench=$llama")
 	for v in $4; do
 		[ -n "$ik" ] || continue
 		case $v in
 		plain) args+=(--peer "ik-llama-bench=$ik") ;;
 		rtr) args+=(--peer "ik-llama-bench:repacked=$ik -rtr 1") ;;
-		nofa)
+		nofa | nofa_only)
 			args+=(--peer "ik-llama-bench:no-fa=$ik -fa 0")
 			[ -n "$llama" ] && args+=(--peer "llama-bench:no-fa=$llama -fa 0")
 			;;

@@ -19,6 +19,39 @@ static const bench_subject *first_of(const bench_run *run, size_t i) {
 	return run->rows[i].subject;
 }
 
+static void by(FILE *f, const char *how) {
+	if (how && how[0])
+		fprintf(f, " (%s)", how);
+}
+
+static const char *size_text(uint64_t bytes, char out[24]) {
+	snprintf(out, 24, bytes < UINT64_C(1) << 20 ? "%" PRIu64 " KiB" : "%" PRIu64 " MiB", bytes >> (bytes < UINT64_C(1) << 20 ? 10 : 20));
+	return out;
+}
+
+/* Of a device that is not the host's processor, a line of its own. */
+static void device_peaks(FILE *f, const bench_subject *s) {
+	const knit_device_peaks *const p = &s->peaks;
+	char size[24];
+
+	if (s->no_peaks[0])
+		fprintf(f, "  - its peaks were not measured: %s\n", s->no_peaks);
+	if (p->size_count == 0)
+		return;
+	fputs("  - its peaks: read", f);
+	for (uint32_t i = 0; i < p->size_count; ++i)
+		fprintf(f, "%s %.1f GB/s of %s", i ? "," : "", p->read[i] * 1e-9, size_text(p->bytes[i], size));
+	fputs("; copied", f);
+	for (uint32_t i = 0; i < p->size_count; ++i)
+		fprintf(f, "%s %.1f", i ? "," : "", p->copy[i] * 1e-9);
+	fprintf(f, "; f32 %.0f GFLOP/s, f16 %.0f", p->f32 * 1e-9, p->f16 * 1e-9);
+	if (p->matrix > 0)
+		fprintf(f, ", matrices of f16 %.0f", p->matrix * 1e-9);
+	if (p->int8 > 0)
+		fprintf(f, ", int8 %.0f GOP/s", p->int8 * 1e-9);
+	fprintf(f, "%s%s\n", p->missing[0] ? "; it has " : "", p->missing);
+}
+
 static void heads(FILE *f, const bench_run *run, const char *prefix) {
 	char warnings[BENCH_MAX_WARNINGS][BENCH_WARNING_BYTES];
 	const size_t count = bench_warnings(run, warnings);
@@ -30,10 +63,14 @@ static void heads(FILE *f, const bench_run *run, const char *prefix) {
 	fprintf(f, "%scommit   %s; %s; KV %s, batch %" PRId64 ", seed %" PRIu64 "\n", prefix,
 	        run->commit[0] ? run->commit : "unknown", run->date, run->kv, run->batch, run->seed);
 	if (p->read_gbps > 0) {
-		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; caches read %.0f, %.0f, %.0f; f32 %.0f GFLOP/s, f16 %.0f%s%s%s, int8 %.0f GOP/s\n",
-		        prefix, p->read_gbps, p->copy_gbps, p->cache_read_gbps[0], p->cache_read_gbps[1], p->cache_read_gbps[2],
-		        p->f32_gflops, p->f16_gflops, p->f16_by && p->f16_by[0] ? " (" : "", p->f16_by ? p->f16_by : "", p->f16_by && p->f16_by[0] ? ")" : "",
-		        p->int8_gops);
+		fprintf(f, "%speaks    memory read %.1f GB/s, copy %.1f; caches read %.0f, %.0f, %.0f, copy %.0f, %.0f, %.0f; f32 %.0f GFLOP/s", prefix,
+		        p->read_gbps, p->copy_gbps, p->cache_read_gbps[0], p->cache_read_gbps[1], p->cache_read_gbps[2], p->cache_copy_gbps[0],
+		        p->cache_copy_gbps[1], p->cache_copy_gbps[2], p->f32_gflops);
+		fprintf(f, ", f16 %.0f", p->f16_gflops);
+		by(f, p->f16_by);
+		fprintf(f, ", int8 %.0f GOP/s", p->int8_gops);
+		by(f, p->int8_by);
+		fputc('\n', f);
 	}
 	for (size_t i = 0; i < count; ++i)
 		fprintf(f, "%swarning  %s\n", prefix, warnings[i]);
@@ -178,6 +215,7 @@ static void print_tables(FILE *f, const bench_run *run,
 		if (s->step_seconds > 0)
 			fprintf(f, "; an empty run takes %.1f us, a step in it %.2f us", s->submit_seconds * 1e6, s->step_seconds * 1e6);
 		fputc('\n', f);
+		device_peaks(f, s);
 	}
 	free(cells);
 }

@@ -36,6 +36,8 @@ static void add_run(cJSON *o, const bench_run *run) {
 	put(o, "seed", (double)run->seed);
 	cJSON_AddStringToObject(o, "kv", run->kv);
 	put(o, "batch", (double)run->batch);
+	if (run->interrupted)
+		cJSON_AddTrueToObject(o, "interrupted");
 	if (run->planted > 0)
 		put(o, "planted", run->planted);
 	put(o, "cached_after_drop", run->cached_after_drop);
@@ -98,21 +100,43 @@ static void add_subject(cJSON *o, const bench_subject *s) {
 	}
 }
 
+static void add_size(cJSON *sizes, double bytes, double read, double copy) {
+	cJSON *const c = cJSON_CreateObject();
+
+	put(c, "bytes", bytes);
+	put(c, "read_gb_per_s", read);
+	put(c, "copy_gb_per_s", copy);
+	cJSON_AddItemToArray(sizes, c);
+}
+
+/* Of a device that is not the host's processor. */
+static void add_device_peaks(cJSON *peaks, const bench_subject *s) {
+	const knit_device_peaks *const p = &s->peaks;
+
+	if (s->no_peaks[0])
+		cJSON_AddStringToObject(peaks, "device_not_measured", s->no_peaks);
+	if (p->size_count == 0)
+		return;
+	cJSON *const sizes = cJSON_AddArrayToObject(peaks, "device_sizes");
+	for (uint32_t i = 0; i < p->size_count; ++i)
+		add_size(sizes, (double)p->bytes[i], p->read[i] * 1e-9, p->copy[i] * 1e-9);
+	put(peaks, "device_f32_gflop_per_s", p->f32 * 1e-9);
+	put(peaks, "device_f16_gflop_per_s", p->f16 * 1e-9);
+	put(peaks, "device_matrix_gflop_per_s", p->matrix * 1e-9);
+	put(peaks, "device_int8_gop_per_s", p->int8 * 1e-9);
+	cJSON_AddStringToObject(peaks, "device_missing", p->missing);
+}
+
 static void add_peaks(cJSON *o, const bench_run *run, const bench_row *r) {
 	const bench_peaks *const p = &run->peaks;
 	cJSON *const peaks = cJSON_AddObjectToObject(o, "peaks"), *const caches = cJSON_CreateArray();
 
 	put(peaks, "read_gb_per_s", bench_read_peak(run, r->subject));
-	put(peaks, "compute_gflop_per_s", bench_compute_peak(run, r));
+	put(peaks, "compute_gflop_per_s", bench_compute_peak(run, r->subject, r->cost.int8, r->cost.f16));
 	put(peaks, "host_read_gb_per_s", p->read_gbps);
 	put(peaks, "host_copy_gb_per_s", p->copy_gbps);
-	for (int i = 0; i < 3; ++i) {
-		cJSON *const c = cJSON_CreateObject();
-		put(c, "bytes", (double)p->cache_bytes[i]);
-		put(c, "read_gb_per_s", p->cache_read_gbps[i]);
-		put(c, "copy_gb_per_s", p->cache_copy_gbps[i]);
-		cJSON_AddItemToArray(caches, c);
-	}
+	for (int i = 0; i < 3; ++i)
+		add_size(caches, (double)p->cache_bytes[i], p->cache_read_gbps[i], p->cache_copy_gbps[i]);
 	cJSON_AddItemToObject(peaks, "host_caches", caches);
 	put(peaks, "host_f32_gflop_per_s", p->f32_gflops);
 	put(peaks, "host_f16_gflop_per_s", p->f16_gflops);
@@ -120,6 +144,8 @@ static void add_peaks(cJSON *o, const bench_run *run, const bench_row *r) {
 	if (p->read_gbps_first > 0)
 		put(peaks, "host_read_gb_per_s_before", p->read_gbps_first);
 	put(peaks, "host_int8_gop_per_s", p->int8_gops);
+	cJSON_AddStringToObject(peaks, "host_int8_by", p->int8_by ? p->int8_by : "");
+	add_device_peaks(peaks, r->subject);
 	put(peaks, "submit_s", r->subject->submit_seconds);
 	put(peaks, "step_s", r->subject->step_seconds);
 }

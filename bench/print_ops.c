@@ -59,8 +59,8 @@ void bench_ops_print(FILE *f, const bench_run *run, const bench_op_row *rows, si
 	fprintf(f, "%smachine  %s; %s; %u threads\n%scommit   %s; %s\n%sflags    %s\n", prefix, run->machine, run->system, run->threads, prefix,
 	        run->commit, run->date, prefix, run->flags);
 	if (run->peaks.read_gbps > 0)
-		fprintf(f, "%speaks    memory read %.1f GB/s; f32 %.0f GFLOP/s, int8 %.0f GOP/s\n", prefix, run->peaks.read_gbps,
-		        run->peaks.f32_gflops, run->peaks.int8_gops);
+		fprintf(f, "%speaks    memory read %.1f GB/s; f32 %.0f GFLOP/s, f16 %.0f, int8 %.0f GOP/s\n", prefix, run->peaks.read_gbps,
+		        run->peaks.f32_gflops, run->peaks.f16_gflops, run->peaks.int8_gops);
 	if (run->busy > 0.05)
 		fprintf(f, "%swarning  other processes took %.0f %% of the machine while this was measured\n", prefix, run->busy * 100);
 	fputc('\n', f);

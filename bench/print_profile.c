@@ -6,14 +6,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-static double compute_peak(const bench_run *run, const bench_profile *p) {
-	if (!p->subject.on_host)
-		return 0;
-	return p->int8 && run->peaks.int8_gops > 0 ? run->peaks.int8_gops : run->peaks.f32_gflops;
-}
-
 double bench_profile_of_peak(const bench_run *run, const bench_profile *p, const bench_profile_kind *k) {
-	const double read = bench_read_peak(run, &p->subject), compute = compute_peak(run, p);
+	const double read = bench_read_peak(run, &p->subject), compute = bench_compute_peak(run, &p->subject, p->int8, p->f16);
 	const double memory = read > 0 && k->median > 0 ? k->bytes / k->median * 1e-9 / read : 0;
 	const double math = compute > 0 && k->median > 0 ? k->flops / k->median * 1e-9 / compute : 0;
 

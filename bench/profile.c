@@ -176,6 +176,7 @@ static knit_status run_tests(bench_subject *s, const bench_knit_desc *desc, cons
 		*p = (bench_profile){.subject = *like, .test = tests[i]};
 		bench_cost_of(bench_knit_program(s), &tests[i], desc->batch, &cost);
 		p->int8 = cost.int8;
+		p->f16 = cost.f16;
 		++*out_count;
 		status = run_test(s, desc, p, times, cap, diag);
 		if (p->runs == 0) {

@@ -37,7 +37,7 @@ typedef struct bench_profile {
 	double walls[BENCH_PROFILE_RUNS]; /* of the whole runs */
 	double wall, inside; /* medians: of a whole run, of what of it is in steps */
 	double steps;        /* sum of the kinds' medians: what shares are of */
-	bool int8;
+	bool int8, f16; /* most of the weights' bytes */
 } bench_profile;
 
 /* Opens the subject again with KNIT_TIMES=1, so that times are kept, and runs each test. As many profiles as tests that

@@ -37,7 +37,8 @@ typedef struct bench_peaks {
 	uint64_t cache_bytes[3];
 	double read_gbps_first;  /* read_gbps is the better of two measurements, before and after the tests: this was the first; 0: the only one */
 	double f32_gflops, f16_gflops, int8_gops;
-	const char *f16_by;      /* "widened" to f32, or "avx512-fp16" */
+	const char *f16_by;      /* "widened" to f32, "avx512-fp16", "neon-fp16" */
+	const char *int8_by;     /* "vpdpbusd", "sdot" ... */
 	uint32_t threads;
 } bench_peaks;
 
@@ -50,6 +51,7 @@ typedef struct bench_run {
 	bench_peaks peaks;
 	bench_row *rows;
 	size_t row_count;
+	bool interrupted; /* tests that were asked for are not there */
 	double planted; /* share of its time by which each run of knit was made longer on purpose, to see whether that is found */
 	double busy; /* share of the machine's time that others took while we measured, 0..1 */
 	double cached_after_drop; /* share of the file that the system kept in memory when asked to drop it; negative: not asked */
@@ -64,8 +66,8 @@ double bench_gbps(const bench_row *r);
 double bench_gflops(const bench_row *r);
 /* GB/s; 0: not known. */
 double bench_read_peak(const bench_run *run, const bench_subject *s);
-/* GFLOP/s of the kind of product that the weights ask for; 0: not known. */
-double bench_compute_peak(const bench_run *run, const bench_row *r);
+/* GFLOP/s of the kind of product that weights ask for which are mostly in blocks (int8) or f16; 0: not known. */
+double bench_compute_peak(const bench_run *run, const bench_subject *s, bool int8, bool f16);
 /* "memory", "compute" or "launch": which of the three would take longest if each ran at its peak; "": not known. */
 const char *bench_bound_by(const bench_run *run, const bench_row *r);
 /* Of the peak of what binds (of memory where that is not known), 0..1; 0: not known. */
@@ -98,9 +100,8 @@ void bench_measure_peaks(uint32_t threads, bench_peaks *out);
 /* Of memory, GB/s, once more. */
 double bench_measure_read(uint32_t threads);
 
-/* bench/device_peaks.c: bytes per second that a device which is not the host's processor reads at best; 0: it could not
- * be measured. */
-double bench_device_read_gbps(const char *device);
+/* bench/device_peaks.c: of a device which is not the host's processor. Zeros and why where they could not be measured. */
+void bench_device_peaks(const char *device, knit_device_peaks *out, char why[200]);
 /* What a run costs that computes next to nothing, and what one more step adds, in seconds; 0: not measured. */
 void bench_device_latency(const char *device, uint32_t threads, double *submit, double *step);
 

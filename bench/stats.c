@@ -14,9 +14,11 @@ static int by_value(const void *a, const void *b) {
 	return (x > y) - (x < y);
 }
 
+void bench_sort(double *values, size_t count) { qsort(values, count, sizeof *values, by_value); }
+
 /* Sorts its values. */
 static double median_of(double *values, size_t count) {
-	qsort(values, count, sizeof *values, by_value);
+	bench_sort(values, count);
 	return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 

@@ -14,6 +14,8 @@ typedef struct bench_stats {
 	double least, most;
 } bench_stats;
 
+/* In rising order. */
+void bench_sort(double *values, size_t count);
 /* Zeros for count 0. The same numbers and seed give the same interval. */
 void bench_stats_of(const double *values, size_t count, uint64_t seed, bench_stats *out);
 /* The ratio of the medians a / b, with the interval that resampling both gives. mad, least and most are 0. */

@@ -5,6 +5,7 @@
 
 #include "resident.h"
 
+#include "../backends/peaks.h"
 #include "knit.h"
 
 #include <stdbool.h>
@@ -45,7 +46,8 @@ struct bench_subject {
 	double load_seconds;   /* from nothing to a session that is ready */
 	double first_cold, first_warm; /* seconds of a prompt of BENCH_FIRST_PROMPT tokens, right after loading and later; 0: none */
 	double disk_load, disk_first;  /* the same with nothing of the file in the page cache; 0: not measured */
-	double peak_read_gbps; /* of its device, where that is not the host's processor; 0: the host's */
+	knit_device_peaks peaks; /* of its device, where that is not the host's processor; zeros: not measured */
+	char no_peaks[200];      /* why not; "" where they were, or nobody asked */
 	double submit_seconds, step_seconds; /* of a run that does nothing, of one more step in it; 0: not measured */
 	knit_memory memory;    /* planned; zeros for a peer */
 	bench_resident seen;   /* of a process that has only this subject; 0: not looked at */

@@ -50,6 +50,8 @@ size_t bench_warnings(const bench_run *run, char out[BENCH_MAX_WARNINGS][BENCH_W
 			add(&l, "%.40s computes something else than the model (NMSE %.2g): its speed counts for nothing", s->name,
 			    s->check.nmse);
 	}
+	if (run->interrupted)
+		add(&l, "stopped before all tests were measured: what is there is whole, the rest is missing");
 	if (run->planted > 0)
 		add(&l, "knit was made %.3g %% slower on purpose (--plant-slowdown): not for showing around", run->planted * 100);
 	if (run->peaks.read_gbps_first > 0 && run->peaks.read_gbps > 1.1 * run->peaks.read_gbps_first)

@@ -71,9 +71,18 @@ function roofs() {
 	for (const s of subjects) {
 		const r = rows.find(one => one.subject === s);
 		if (r.peaks.read_gb_per_s > 0 && Math.abs(r.peaks.read_gb_per_s - p.host_read_gb_per_s) > 1e-9)
-			out.push({name: `${r.device} memory ${num(r.peaks.read_gb_per_s)} GB/s`, slope: r.peaks.read_gb_per_s, flat: Infinity, main: true});
+			out.push({name: `${r.device} memory ${num(r.peaks.read_gb_per_s)} GB/s`, slope: r.peaks.read_gb_per_s, main: true,
+				flat: Math.max(r.peaks.device_f32_gflop_per_s || 0, r.peaks.device_f16_gflop_per_s || 0, r.peaks.device_matrix_gflop_per_s || 0, r.peaks.device_int8_gop_per_s || 0) || Infinity});
 	}
-	return {out, flats: [['f32', p.host_f32_gflop_per_s, 'GFLOP/s'], ['int8', p.host_int8_gop_per_s, 'GOP/s']].filter(f => f[1] > 0)};
+	const flats = [['f32', p.host_f32_gflop_per_s, 'GFLOP/s'], ['int8', p.host_int8_gop_per_s, 'GOP/s']];
+	if (p.host_f16_gflop_per_s > 1.05 * p.host_f32_gflop_per_s)
+		flats.push(['f16', p.host_f16_gflop_per_s, 'GFLOP/s']);
+	for (const r of subjects.map(s => rows.find(one => one.subject === s)).filter(one => one.peaks.device_sizes)) {
+		flats.push([r.device + ' f32', r.peaks.device_f32_gflop_per_s, 'GFLOP/s']);
+		flats.push([r.device + ' f16', Math.max(r.peaks.device_f16_gflop_per_s, r.peaks.device_matrix_gflop_per_s), 'GFLOP/s']);
+		flats.push([r.device + ' int8', r.peaks.device_int8_gop_per_s, 'GOP/s']);
+	}
+	return {out, flats: flats.filter(f => f[1] > 0)};
 }
 
 function drawRoofline() {
@@ -84,7 +93,7 @@ function drawRoofline() {
 		$('roofline').replaceChildren(el('p', {class: 'hint', text: 'The machine\'s limits were not measured (--no-peaks), or nothing is known of the work.'}));
 		return;
 	}
-	const width = 1100, height = 470, left = 70, right = 120, top = 20, bottom = 50;
+	const width = 1100, height = 470, left = 70, right = flats.some(f => f[0].length > 5) ? 210 : 120, top = 20, bottom = 50;
 	const xs = points.map(perByte), ys = points.map(r => r.gflop_per_s);
 	const x0 = Math.min(0.25, ...xs) / 1.5, x1 = Math.max(64, ...xs) * 2;
 	const y1 = Math.max(...flats.map(f => f[1]), ...ys) * 2, y0 = Math.min(...ys, x0 * Math.min(...out.map(r => r.slope)) * 2) / 2;
@@ -97,9 +106,12 @@ function drawRoofline() {
 		picture.append(svg('line', {class: 'grid', x1: left, x2: width - right, y1: y(t), y2: y(t)}), say(left - 8, y(t) + 4, num(t), {class: 'soft', 'text-anchor': 'end'}));
 	picture.append(say((left + width - right) / 2, height - 10, 'FLOP for each byte that is moved', {class: 'soft', 'text-anchor': 'middle'}),
 		svg('text', {class: 'soft', transform: `translate(16 ${height / 2}) rotate(-90)`, 'text-anchor': 'middle', text: 'GFLOP/s'}));
-	for (const [name, value, unit] of flats)
+	let below = -Infinity; /* the last label's height: the next one stands under it */
+	for (const [name, value, unit] of flats.sort((a, b) => b[1] - a[1])) {
+		below = Math.max(y(value) + 4, below + 13);
 		picture.append(svg('line', {class: 'roof' + (value < out[0].flat ? ' thin' : ''), x1: x(Math.max(x0, value / Math.max(...out.filter(r => r.flat < Infinity).map(r => r.slope)))), x2: width - right, y1: y(value), y2: y(value)}),
-			say(width - right + 6, y(value) + 4, `${name} ${num(value)} ${unit}`));
+			say(width - right + 6, below, `${name} ${num(value)} ${unit}`));
+	}
 	for (const r of out) {
 		const end = Math.min(x1, r.flat / r.slope, y1 / r.slope), begin = Math.max(x0, y0 / r.slope);
 		if (begin >= end)

@@ -69,20 +69,53 @@ function memoryBar(m, most) {
 	return picture;
 }
 
+/* The most that there was, and of it what is the process's own and what are pages of files. */
+function resident(r) {
+	const m = r.resident;
+	if (!m || !(m.peak_bytes > 0))
+		return '-';
+	return el('span', {}, megabytes(m.peak_bytes), el('div', {class: 'parts', text: `${megabytes(m.anon_bytes)} own, ${megabytes(m.file_bytes)} of files`}));
+}
+
 function drawSubjects() {
 	const of = subjects.map(s => rows.find(r => r.subject === s));
 	const sum = m => classes.reduce((t, c) => t + (m[c[0]] || 0), 0);
 	const known = of.filter(r => r.memory), most = Math.max(1, ...known.map(r => sum(r.memory)));
 	const lines = of.map(r => [
 		el('span', {}, el('span', {class: 'key', style: 'background:' + color(r.subject)}), r.subject, el('div', {class: 'parts', text: [r.version, r.driver].filter(Boolean).join('; ')})),
-		seconds(r.load_s), seconds(r.first_token_cold_s), seconds(r.first_token_warm_s), r.memory ? megabytes(sum(r.memory)) : '-',
+		seconds(r.load_s), seconds(r.first_token_cold_s), seconds(r.first_token_from_disk_s), seconds(r.first_token_warm_s),
+		r.memory ? megabytes(sum(r.memory)) : '-', resident(r),
 		r.check ? el('span', {class: wrong(r) ? 'bad' : null, text: (r.check.nmse === null ? 'not a number' : r.check.nmse.toExponential(1)) + (wrong(r) ? ' WRONG' : '')}) : 'not checked',
 		r.check ? `${Math.round(r.check.top1 * r.check.rows)} of ${r.check.rows}` : '-', r.check ? r.check.reference : '-']);
-	const bars = known.map(r => el('div', {}, el('h3', {text: `Memory, ${r.subject}: ${megabytes(sum(r.memory))}`}), memoryBar(r.memory, most)));
-	$('subjects').replaceChildren(el('div', {class: 'card wide'}, table(['subject', 'load', 'first token cold', 'warm', 'memory', 'NMSE', 'same first choice', 'reference'], lines, 1)),
+	const bars = known.map(r => el('div', {}, el('h3', {text: `Memory, ${r.subject}: ${megabytes(sum(r.memory))} planned`}), memoryBar(r.memory, most)));
+	$('subjects').replaceChildren(el('div', {class: 'card wide'}, table(['subject', 'load', 'first token cold', 'from disk', 'warm', 'planned', 'resident', 'NMSE', 'same first choice', 'reference'], lines, 1)),
 		known.length ? el('div', {class: 'card'}, ...bars, el('ul', {class: 'legend'}, ...classes.map(([key, name, hue]) => el('li', {},
 			el('span', {class: 'key', style: `background:hsl(${hue} var(--sat) var(--lit))`}), name, known.length === 1 ? ' ' + megabytes(known[0].memory[key] || 0) : '')))) : '');
 	drawn.subjects = lines.length;
+}
+
+const sizeText = n => n < 2 ** 20 ? Math.round(n / 1024) + ' KiB' : n < 2 ** 30 ? Math.round(n / 2 ** 20) + ' MiB' : num(n / 2 ** 30) + ' GiB';
+const pair = (read, copy) => `${num(read)} / ${num(copy)}`;
+
+/* One line for the host's processor, one for each other device. */
+function drawPeaks() {
+	const p = rows[0].peaks, lines = [], sizes = list => el('span', {}, ...list.map(s => el('div', {text: `${sizeText(s.bytes)}: ${pair(s.read_gb_per_s, s.copy_gb_per_s)}`})));
+	const how = (v, by) => v > 0 ? num(v) + (by ? ` (${by})` : '') : '-';
+	const latency = r => [seconds(r.peaks.submit_s), seconds(r.peaks.step_s)];
+	const of = subjects.map(s => rows.find(r => r.subject === s)), host = of.find(r => r.peaks.read_gb_per_s === p.host_read_gb_per_s && r.peaks.submit_s > 0);
+	if (p.host_read_gb_per_s > 0)
+		lines.push([rows[0].machine, pair(p.host_read_gb_per_s, p.host_copy_gb_per_s), sizes(p.host_caches), how(p.host_f32_gflop_per_s), how(p.host_f16_gflop_per_s, p.host_f16_by),
+			how(p.host_int8_gop_per_s, p.host_int8_by), ...(host ? latency(host) : ['-', '-'])]);
+	for (const r of of.filter(one => one !== host && (one.peaks.device_sizes || one.peaks.submit_s > 0))) {
+		const d = r.peaks, all = d.device_sizes || [], last = all[all.length - 1];
+		lines.push([el('span', {}, r.device, el('div', {class: 'parts', text: [r.driver, d.device_missing, d.device_not_measured].filter(Boolean).join('; ')})),
+			last ? pair(last.read_gb_per_s, last.copy_gb_per_s) : '-', sizes(all.slice(0, -1)), how(d.device_f32_gflop_per_s),
+			d.device_matrix_gflop_per_s > 0 ? `${num(d.device_f16_gflop_per_s)}; ${num(d.device_matrix_gflop_per_s)} (matrices)` : how(d.device_f16_gflop_per_s),
+			how(d.device_int8_gop_per_s), ...latency(r)]);
+	}
+	$('peaks').replaceChildren(lines.length ? table(['', 'memory, read / copied, GB/s', 'smaller sizes', 'f32, GFLOP/s', 'f16, GFLOP/s', 'int8, GOP/s', 'empty run', 'a step'], lines, 1)
+		: el('p', {class: 'hint', text: 'Nothing: --no-peaks.'}));
+	drawn.peaks = lines.length;
 }
 
 function drawTable() {

@@ -3,6 +3,7 @@
 #include "../../frontends/formats/nonfinite.h"
 #include "../../frontends/models/decoder.h"
 #include "../../frontends/models/load.h"
+#include "../stats.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -144,18 +145,12 @@ static void measure(const options *o, const char *path, int64_t run, figures *f)
 	f->seconds[CLOSE][run] = lap(&at);
 }
 
-static int by_value(const void *a, const void *b) {
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static void print(const options *o, const char *path, figures *f) {
 	const char *const slash = strrchr(path, '/');
 
 	printf("| %s |", slash ? slash + 1 : path);
 	for (int p = 0; p < PARTS; ++p) {
-		qsort(f->seconds[p], (size_t)o->runs, sizeof(double), by_value);
+		bench_sort(f->seconds[p], (size_t)o->runs);
 		printf(p == TOTAL ? " **%.1f** |" : " %.1f |", f->seconds[p][o->runs / 2] * 1e3);
 	}
 	printf(" %.0f | %.1f |\n", f->resident, f->beyond);

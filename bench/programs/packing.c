@@ -5,36 +5,17 @@
  *
  * Each row has the medians over pairs of runs, the quartiles of their ratios, and the ratio of the two fastest runs, which a
  * busy machine disturbs least: above 1 panels are faster. */
-#include "../clock.h"
-#include "knit.h"
+#include "side.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PAIRS = 4000, MAX_TOKENS = 512 };
-
-static knit_diag diag;
-
-static void check(knit_status status) {
-	if (status == KNIT_OK)
-		return;
-	fprintf(stderr, "packing: %s: %s\n", knit_status_name(status), diag.text);
-	exit(1);
-}
+enum { MAX_PAIRS = SIDE_MOST_RUNS, MAX_TOKENS = 512 };
 
 static void *must(void *p) {
 	if (p)
 		return p;
 	fputs("packing: no memory\n", stderr);
 	exit(1);
-}
-
-static uint64_t next(uint64_t *state) {
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
 }
 
 /* `layers` times [width, width], [ff, width] and [width, ff], and [vocab, width] at last; without ff and vocab, where they are 0. */
@@ -81,43 +62,15 @@ static knit_graph *build(knit_context *ctx, knit_weights *store, const shape *s,
 	return g;
 }
 
-typedef struct side { knit_program *program; knit_session *session; double seconds[MAX_PAIRS]; } side;
-
-static void side_open(side *s, const knit_graph *g, const char *disable, const float *x, size_t bytes) {
-	check(knit_compile(g, &(knit_compile_desc){.device = "cpu", .disable_passes = disable}, &s->program, &diag));
-	check(knit_session_create(s->program, &s->session, &diag));
-	check(knit_session_write(s->session, "x", x, bytes));
-}
-
-static void side_close(side *s) {
-	knit_session_destroy(s->session);
-	knit_program_release(s->program);
-}
-
-static double side_run(side *s) {
-	const double start = bench_now();
-
-	check(knit_session_run(s->session));
-	return bench_now() - start;
-}
-
-static int by_size(const void *a, const void *b) {
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static void measure(knit_context *ctx, knit_weights *store, knit_dtype type, const shape *s, int64_t tokens,
                     double seconds) {
 	const int64_t n = s->width;
 	static double ratio[MAX_PAIRS];
 	static float x[MAX_TOKENS * 4096];
 	static side plain, panels;
-	uint64_t state = 7;
 	int count = 0;
 
-	for (int64_t i = 0; i < tokens * n; ++i)
-		x[i] = (float)(int32_t)(next(&state) >> 32) * 0x1p-31f;
+	fill_input(x, tokens * n);
 	knit_graph *const g = build(ctx, store, s, tokens);
 	side_open(&plain, g, "layout", x, (size_t)(tokens * n) * 4);
 	side_open(&panels, g, NULL, x, (size_t)(tokens * n) * 4);
@@ -133,9 +86,9 @@ static void measure(knit_context *ctx, knit_weights *store, knit_dtype type, con
 	}
 	side_close(&plain), side_close(&panels);
 	knit_graph_destroy(g);
-	qsort(ratio, (size_t)count, sizeof *ratio, by_size);
-	qsort(plain.seconds, (size_t)count, sizeof *ratio, by_size);
-	qsort(panels.seconds, (size_t)count, sizeof *ratio, by_size);
+	bench_sort(ratio, (size_t)count);
+	bench_sort(plain.seconds, (size_t)count);
+	bench_sort(panels.seconds, (size_t)count);
 	printf("| %s | %s | %lld | %.3f | %.3f | **%.2f** | %.2f .. %.2f | %d | %.2f |\n", knit_dtype_name(type), s->name,
 	       (long long)tokens, plain.seconds[count / 2] * 1e3, panels.seconds[count / 2] * 1e3, ratio[count / 2],
 	       ratio[count / 4], ratio[count * 3 / 4], count, plain.seconds[0] / panels.seconds[0]);

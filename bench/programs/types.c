@@ -4,14 +4,11 @@
  *   bench-types [SECONDS [TOKENS]]      KNIT_CPU_ISA=avx2 bench-types
  *
  * The first row is q4_0 packed in panels, the layout that a linear gets; rows without it lie as they do in the file. */
-#include "../clock.h"
-#include "knit.h"
+#include "side.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 4000, MAX_TOKENS = 512, TYPES = 7 };
+enum { MAX_ROUNDS = SIDE_MOST_RUNS, MAX_TOKENS = 512, TYPES = 7 };
 
 static const struct {
 	const char *name, *disable;
@@ -25,32 +22,14 @@ static const struct {
                   {"q6_K", "layout", KNIT_Q6_K, 256, 210, 208, 1},
                   {"q8_0", "layout", KNIT_Q8_0, 32, 34, 0, 1}};
 
-typedef struct side {
+typedef struct type_side {
 	knit_weights *store;
 	knit_graph *graph;
-	knit_program *program;
-	knit_session *session;
-	double seconds[MAX_ROUNDS];
-} side;
-
-static knit_diag diag;
-
-static void check(knit_status status) {
-	if (status == KNIT_OK)
-		return;
-	fprintf(stderr, "types: %s: %s\n", knit_status_name(status), diag.text);
-	exit(1);
-}
-
-static uint64_t next(uint64_t *state) {
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
+	side side;
+} type_side;
 
 /* Random bits with scales of 2^-10: sums stay far from overflow through one matrix, and each reads the input anew. */
-static void side_open(side *s, int t, knit_context *ctx, int64_t n, int matrices, int64_t tokens, const float *x) {
+static void type_open(type_side *s, int t, knit_context *ctx, int64_t n, int matrices, int64_t tokens, const float *x) {
 	const int64_t bytes = n * n / types[t].elements * types[t].bytes;
 	const knit_dim dims[] = {knit_n(tokens), knit_n(n)};
 	unsigned char *const data = malloc((size_t)bytes);
@@ -82,57 +61,39 @@ static void side_open(side *s, int t, knit_context *ctx, int64_t n, int matrices
 	}
 	knit_output(s->graph, "y", sum);
 	check(knit_graph_status(s->graph, &diag));
-	check(knit_compile(s->graph, &(knit_compile_desc){.device = "cpu", .disable_passes = types[t].disable}, &s->program, &diag));
-	check(knit_session_create(s->program, &s->session, &diag));
-	check(knit_session_write(s->session, "x", x, (size_t)(tokens * n) * 4));
+	side_open(&s->side, s->graph, types[t].disable, x, (size_t)(tokens * n) * 4);
 }
 
-static void side_close(side *s) {
-	knit_session_destroy(s->session);
-	knit_program_release(s->program);
+static void type_close(type_side *s) {
+	side_close(&s->side);
 	knit_graph_destroy(s->graph);
 	knit_weights_release(s->store);
 }
 
-static double side_run(side *s) {
-	const double start = bench_now();
-
-	check(knit_session_run(s->session));
-	return bench_now() - start;
-}
-
-static int by_size(const void *a, const void *b) {
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static void measure(int64_t n, int matrices, int64_t tokens, double seconds) {
-	static side sides[TYPES];
+	static type_side sides[TYPES];
 	static float x[MAX_TOKENS * 4096];
 	knit_context *ctx;
-	uint64_t state = 7;
 	double base = 0, base_elements = 0;
 	int rounds = 0;
 
-	for (int64_t i = 0; i < tokens * n; ++i)
-		x[i] = (float)(int32_t)(next(&state) >> 32) * 0x1p-31f;
+	fill_input(x, tokens * n);
 	check(knit_context_create(NULL, &ctx));
 	for (int t = 0; t < TYPES; ++t)
-		side_open(&sides[t], t, ctx, n, matrices, tokens, x);
+		type_open(&sides[t], t, ctx, n, matrices, tokens, x);
 	for (int t = 0; t < TYPES; ++t)
-		side_run(&sides[t]);
+		side_run(&sides[t].side);
 	for (const double end = bench_now() + seconds; rounds < MAX_ROUNDS && (rounds < 5 || bench_now() < end); ++rounds)
 		for (int i = 0; i < TYPES; ++i) {
 			const int t = (i + rounds) % TYPES; /* who goes first changes */
 
-			sides[t].seconds[rounds] = side_run(&sides[t]);
+			sides[t].side.seconds[rounds] = side_run(&sides[t].side);
 		}
 	for (int t = 0; t < TYPES; ++t) {
 		const double elements = (double)(n * n * matrices), bytes = elements / (double)types[t].elements * (double)types[t].bytes;
 
-		qsort(sides[t].seconds, (size_t)rounds, sizeof(double), by_size);
-		const double median = sides[t].seconds[rounds / 2], best = sides[t].seconds[0];
+		bench_sort(sides[t].side.seconds, (size_t)rounds);
+		const double median = sides[t].side.seconds[rounds / 2], best = sides[t].side.seconds[0];
 		if (t == 0) {
 			base = bytes / median;
 			base_elements = elements / median;
@@ -140,7 +101,7 @@ static void measure(int64_t n, int matrices, int64_t tokens, double seconds) {
 		printf("| %s | %d x %lld x %lld | %lld | %.3f | %.2f | %.2f | **%.2f** | %.2f |\n", types[t].name, matrices,
 		       (long long)n, (long long)n, (long long)tokens, median * 1e3, bytes / median * 1e-9, bytes / best * 1e-9,
 		       bytes / median / base, elements / median / base_elements);
-		side_close(&sides[t]);
+		type_close(&sides[t]);
 	}
 	fflush(stdout);
 	knit_context_destroy(ctx);

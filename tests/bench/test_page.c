@@ -46,10 +46,10 @@ END_TEST
 /* ---- in a browser ------------------------------------------------------------------------------------------------ */
 
 START_TEST(a_browser_draws_it) {
-	static const struct { const char *device, *peaks; unsigned rows, points, profiles; } variants[] = {
-		{"cpu", NULL, 4, 4, 4},
-		{"cpu,null", "--no-peaks", 8, 0, 4}, /* null keeps no times */
-		{"cpu,cpu", "--no-peaks", 8, 0, 8},
+	static const struct { const char *device, *peaks; unsigned rows, points, profiles, peaked; } variants[] = {
+		{"cpu", NULL, 4, 4, 4, 1},
+		{"cpu,null", "--no-peaks", 8, 0, 4, 0}, /* null keeps no times */
+		{"cpu,cpu", "--no-peaks", 8, 0, 8, 0},
 	};
 	const char *const chromium = page_browser();
 	command_result r;
@@ -76,6 +76,8 @@ START_TEST(a_browser_draws_it) {
 		ck_assert_uint_eq(page_drawn(r.out, "parts"), parts);
 		ck_assert_uint_gt(parts, 8);
 		ck_assert_uint_eq(page_drawn(r.out, "rows"), variants[i].rows);
+		ck_assert_uint_eq(page_drawn(r.out, "peaks"), variants[i].peaked);
+		ck_assert_uint_eq(page_count(r.out, "of files") > 0, 1); /* what was resident */
 		ck_assert_uint_eq(page_count(r.out, "NaN"), page_count(text, "NaN")); /* no place on a chart is none */
 		ck_assert_uint_eq(page_count(r.out, "Infinity"), page_count(text, "Infinity"));
 		command_clear(&r);

@@ -29,7 +29,7 @@ run() {
 	return $status
 }
 
-first="unit-cpu unit-cpu_kernels unit-cpu_linear unit-cpu_panels" more=
+first="bench-peak_loops unit-cpu unit-cpu_kernels unit-cpu_linear unit-cpu_panels" more=
 [ -z "${KNIT_AARCH64_ALL:-}" ] || more="unit-cpu_attention unit-cpu_fused unit-cpu_glu unit-cpu_linear_lora unit-kv_slot unit-pool unit-quant unit-quant_k"
 
 parts() {
@@ -45,7 +45,7 @@ units() {
 	for test in $first $more; do
 		run max "$test" || status=1
 	done
-	for test in ${more:+$first} ${more:-unit-cpu}; do
+	for test in ${more:+$first} ${more:-bench-peak_loops unit-cpu}; do
 		run cortex-a57 "$test" || status=1
 	done
 	run cortex-a57 conformance-conformance --device cpu --threads 3 --few || status=1
