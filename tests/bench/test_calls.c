@@ -53,9 +53,9 @@ START_TEST(interrupted) {
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	setenv("TMPDIR", folder, 1);
 	snprintf(path, sizeof path, "%s/out.jsonl", folder);
-	command_run((const char *const[]){"timeout", "--preserve-status", "-s", "INT", "3", knit, "bench", "--shape",
-	                                  "llama:dim=64,layers=2,heads=2,ff=128,vocab=256", "-p", "16", "-n", "0", "-d", "0,1,2,3,4,5,6,7,8,9", "-r", "200",
-	                                  "--seconds", "1", "--no-peaks", "--no-check", "--no-load", "--json", "-o", path, NULL},
+	command_run((const char *const[]){"/usr/bin/timeout", "--preserve-status", "-s", "INT", "2", knit, "bench", "--shape",
+	                                  "llama:dim=64,layers=2,heads=2,ff=128,vocab=256", "-p", "256", "-n", "0", "-d", "0,1,2,3,4,5,6,7,8,9", "-r", "200",
+	                                  "--seconds", "30", "--no-peaks", "--no-check", "--no-load", "--json", "-o", path, NULL},
 	            NULL, &r);
 	unsetenv("TMPDIR");
 	ck_assert_msg(r.code == 130 || r.code == 0, "%d: %s", r.code, r.err); /* 0: a fast machine was done before */
