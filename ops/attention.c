@@ -165,18 +165,20 @@ static void eval(const knit_attr *attr, const knit_array *in, uint32_t in_count,
 	}
 }
 
-/* Keys and values are read once per token and kv head: the heads of a group share them. */
+/* The heads of a group share keys and values, and so do the tokens of a sequence: they are read once per token or once per
+ * sequence, whichever is less. */
 static void cost(const knit_attr *attr, const knit_shape *in, uint32_t in_count, const knit_shape *out, int64_t context,
 				 knit_cost *c) {
 	const int64_t window = attr[WINDOW].i, cells = in[K].dims[1];
 	const int64_t tokens = in[Q].dims[0], heads = in[Q].dims[1], dim = in[Q].dims[2];
 	const int64_t row = heads_of(attr, in[K].rank, in[K].dims) * dim;
+	const int64_t sequences = in[K].dims[0], readers = tokens < sequences ? tokens : sequences;
 	int64_t seen = context < cells ? context : cells;
 
 	(void)in_count;
 	if (window > 0 && window + attr[SINKS].i < seen)
 		seen = window + attr[SINKS].i;
-	const knit_shape keys = {in[K].dtype, 3, {tokens, seen, row}}, values = {in[V].dtype, 3, {tokens, seen, row}};
+	const knit_shape keys = {in[K].dtype, 3, {readers, seen, row}}, values = {in[V].dtype, 3, {readers, seen, row}};
 
 	*c = (knit_cost){
 		/* per cell: two dot products' worth of multiply and add, then max, subtract, exp, sum */

@@ -181,6 +181,9 @@ START_TEST(costs_are_those_of_the_model) {
 	ck_assert_uint_eq(report_number(prefill, "prompt"), PROMPT);
 	ck_assert_uint_eq(report_number(prefill, "runs"), 3);
 	ck_assert_uint_eq(report_number(prefill, "state_bytes_written"), (uint64_t)PROMPT * SMALL_VISITS * 2 * ROW);
+	/* Three steps that see 4, 12 and all positions on average: tokens may be of three sequences, of which each is read once a step. */
+	ck_assert_uint_eq(report_number(prefill, "state_bytes_read"),
+	                  (uint64_t)SMALL_VISITS * 2 * SMALL_SEQUENCES * (4 + 12 + SMALL_POSITIONS) * ROW);
 	ck_assert_uint_eq(report_number(prefill, "weight_bytes_unique"), once + adapters);
 	ck_assert_uint_eq(report_number(prefill, "weight_bytes_read"),
 	                  3 * (SMALL_VISITS * layer + embed + ROW + adapters) + PROMPT * ROW);
