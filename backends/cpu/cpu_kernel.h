@@ -31,7 +31,14 @@ typedef struct knit_cpu_step {
 typedef struct knit_cpu_phase {
 	int64_t (*units)(const knit_cpu_step *s);
 	void (*run)(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread);
+	/* Called by each thread that runs units of the phase, once and before them: makes in the thread's own scratch what would
+	 * cost more in a phase of its own. NULL: nothing. */
+	void (*own)(const knit_cpu_step *s, uint32_t thread);
 } knit_cpu_phase;
+
+/* A piece of a weight, contiguous. */
+typedef struct knit_cpu_read { const char *at; int64_t bytes; } knit_cpu_read;
+#define KNIT_CPU_READS 3
 
 #define KNIT_CPU_PHASES 3
 
@@ -44,6 +51,9 @@ typedef struct knit_cpu_kernel {
 	/* Scratch bytes at the bucket's upper bounds; NULL: none. */
 	uint64_t (*scratch)(const knit_node_view *node, uint32_t threads);
 	knit_cpu_phase phases[KNIT_CPU_PHASES]; /* unused ones are zero */
+	/* What units [begin, end) of the last phase, which are some, read of weights, in that order; returns how many pieces, at
+	 * most KNIT_CPU_READS. Memory is asked for them before the step begins. NULL: of none, or of many rows of x. */
+	uint32_t (*reads)(const knit_cpu_step *s, int64_t begin, int64_t end, knit_cpu_read *out);
 } knit_cpu_kernel;
 
 /* The only list of kernels: kernel number n (1-based, as knit_kernel) is row n - 1. Fastest first: selection takes the

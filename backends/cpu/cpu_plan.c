@@ -10,12 +10,15 @@
 #define FLOPS_PER_NS 8.0
 #define BYTES_PER_NS 10.0
 
+#define AHEAD_BYTES (256 << 10) /* that a thread asks for before a step begins: a part of its second cache */
+
 typedef struct plan_step {
 	const knit_cpu_kernel *kernel;
 	const knit_step *source; /* of the schedule, which outlives the plan */
 	const knit_op_def *def;
 	char *in_base[KNIT_MAX_IN], *out_base[KNIT_MAX_OUT]; /* element 0 of the storage; NULL: absent */
 	knit_cpu_step step;
+	const knit_pool_ahead *ahead; /* of each thread, what the next step with weights reads first; NULL: not known */
 	bool split;
 } plan_step;
 
@@ -26,6 +29,7 @@ struct knit_plan {
 	knit_device *dev;
 	const knit_schedule *schedule;
 	plan_step *steps;
+	knit_pool_ahead *ahead; /* [step][thread]: what that step reads first */
 	uint64_t *ns; /* per step; NULL where timing is off */
 	/* The uses of weight buffer i are uses[first_use[i] .. first_use[i + 1]), so that another can take its place. */
 	weight_use *uses;
@@ -39,6 +43,7 @@ struct knit_plan {
 
 static void plan_free(knit_device *dev, knit_plan *plan) {
 	knit__free(&dev->a, plan->steps, (size_t)plan->step_count * sizeof *plan->steps);
+	knit__free(&dev->a, plan->ahead, (size_t)plan->step_count * dev->threads * sizeof *plan->ahead);
 	knit__free(&dev->a, plan->ns, (size_t)plan->step_count * sizeof *plan->ns);
 	knit__free(&dev->a, plan->uses, (size_t)plan->use_count * sizeof *plan->uses);
 	knit__free(&dev->a, plan->first_use, ((size_t)plan->schedule->buffer_count + 1) * sizeof *plan->first_use);
@@ -133,9 +138,10 @@ knit_status knit__cpu_plan_create(knit_device *dev, const knit_schedule *s, knit
 	plan->step_count = s->step_count;
 	plan->symbol_count = s->graph->exprs.symbol_count;
 	plan->steps = knit__alloc_array(&dev->a, s->step_count, sizeof *plan->steps);
+	plan->ahead = knit__alloc_array(&dev->a, (size_t)s->step_count * dev->threads, sizeof *plan->ahead);
 	if (dev->timing)
 		plan->ns = knit__alloc_array(&dev->a, s->step_count, sizeof *plan->ns);
-	if (!plan->steps || (dev->timing && !plan->ns) || !uses_find(plan)) {
+	if (!plan->steps || !plan->ahead || (dev->timing && !plan->ns) || !uses_find(plan)) {
 		plan_free(dev, plan);
 		return knit__fail_memory(d, "a CPU plan", (uint64_t)s->step_count * sizeof *plan->steps);
 	}
@@ -214,6 +220,49 @@ static bool worth_splitting(const knit_plan *plan, const plan_step *p, int64_t c
 	       plan->dev->split_min_ns;
 }
 
+/* What each thread reads first of a step's weights; false where nothing is known of them. */
+static bool step_reads(const plan_step *p, const knit_pool *pool, knit_pool_ahead *out) {
+	uint32_t phase = 0, all = 0;
+
+	if (!p->kernel->reads || !p->split)
+		return false;
+	while (phase + 1 < KNIT_CPU_PHASES && p->kernel->phases[phase + 1].run)
+		++phase;
+	const int64_t units = p->kernel->phases[phase].units(&p->step);
+	for (uint32_t t = 0; t < p->step.threads; ++t) {
+		knit_cpu_read reads[KNIT_CPU_READS];
+		int64_t begin, end, left = AHEAD_BYTES;
+
+		out[t] = (knit_pool_ahead){0};
+		knit__pool_first_take(pool, units, t, &begin, &end);
+		const uint32_t count = begin < end ? p->kernel->reads(&p->step, begin, end, reads) : 0;
+		for (uint32_t i = 0; i < count; ++i) {
+			const int64_t bytes = reads[i].bytes < left ? reads[i].bytes : left;
+
+			out[t].stretch[i] = (struct knit_pool_stretch){reads[i].at, bytes};
+			left -= bytes;
+		}
+		all += count;
+	}
+	return all > 0;
+}
+
+/* To every step what the next one with weights reads, the first step's being next to the last one's: a token follows. A
+ * weight that another takes the place of (rebind) is asked for in vain until the next evaluation. */
+static void look_ahead(knit_plan *plan) {
+	const knit_pool_ahead *next = NULL, *first = NULL;
+
+	for (uint32_t i = plan->step_count; i-- > 0;) {
+		knit_pool_ahead *const own = &plan->ahead[(size_t)i * plan->dev->threads];
+
+		plan->steps[i].ahead = next;
+		if (step_reads(&plan->steps[i], plan->dev->pool, own))
+			next = first = own;
+	}
+	for (uint32_t i = plan->step_count; i-- > 0 && !plan->steps[i].ahead;)
+		plan->steps[i].ahead = first;
+}
+
 /* How many positions the longest row of an attention sees in this run. */
 static int64_t attention_context(const knit_cpu_step *s) {
 	const knit_cpu_tensor *const pos = &s->in[4];
@@ -238,6 +287,7 @@ static void evaluate(knit_plan *plan, const int64_t *symbols) {
 			tensor_evaluate(e, symbols, &p->source->out[k], p->out_base[k], &p->step.out[k]);
 		p->split = worth_splitting(plan, p, 1);
 	}
+	look_ahead(plan);
 	memcpy(plan->symbols, symbols, plan->symbol_count * sizeof *symbols);
 	plan->evaluated = true;
 }
@@ -257,10 +307,18 @@ static void run_units(void *arg, uint32_t phase, int64_t begin, int64_t end, uin
 	p->kernel->phases[phase].run(&p->step, begin, end, thread);
 }
 
+static void make_own(void *arg, uint32_t phase, uint32_t thread) {
+	const plan_step *const p = arg;
+
+	if (p->kernel->phases[phase].own)
+		p->kernel->phases[phase].own(&p->step, thread);
+}
+
+_Static_assert(KNIT_CPU_READS <= KNIT_POOL_STRETCHES, "all pieces that units read can be asked for");
 _Static_assert(KNIT_CPU_PHASES <= KNIT_POOL_PHASES, "the pool runs every phase of a kernel as one job");
 
 static void run_step(knit_plan *plan, plan_step *p) {
-	knit_pool_job job = {.run = run_units, .arg = p};
+	knit_pool_job job = {.run = run_units, .own = make_own, .arg = p, .ahead = p->ahead};
 
 	for (uint32_t i = 0; i < KNIT_CPU_PHASES && p->kernel->phases[i].run; ++i) {
 		job.units[i] = p->kernel->phases[i].units(&p->step);

@@ -1,5 +1,5 @@
 /* Owns the threads of the CPU device: publishing a job, claiming its units, the barrier between phases, sleeping and
- * waking. Knows nothing of kernels.
+ * waking, asking memory for what comes next. Knows nothing of kernels.
  *
  * Nobody waits for a thread that has not come: units are claimed, so a worker that sleeps or is not scheduled simply
  * takes none, and the caller waits only for units that are being computed. Each thread starts with a range of its own
@@ -21,6 +21,8 @@
 #define SPIN_IDLE 2000 /* pauses, 20 to 100 microseconds: longer than the gap between two steps of a program */
 #define SPIN_BARRIER 4000
 #define YIELDS 8
+#define ASK_BYTES 256 /* between two looks at the gate: some 10 ns, by what one thread can read */
+#define OWN_PARTS 2    /* of what is left of its own range a thread takes one */
 #define GAIN_WINDOW_NS 50e6 /* what "lately" means */
 #define LOSS_NS 1e6
 /* How long a caller stays alone, in times of what it lost: the first time, and at most. */
@@ -41,30 +43,36 @@ typedef struct phase_state {
 	int64_t units;
 } phase_state;
 
+typedef struct asking { alignas(64) knit_pool_ahead ahead; } asking;
+
 typedef struct worker {
 	knit_pool *pool;
 	pthread_t thread;
 	uint32_t number;
 } worker;
 
+/* What one side writes for every job has lines of its own: a line that two cores write or poll costs some 100 ns each time
+ * it changes hands, as long as a tiny job takes. */
 struct knit_pool {
 	alignas(64) _Atomic uint64_t gate;
 	alignas(64) atomic_uint sleepers; /* workers asleep between jobs */
 	atomic_uint waiters;              /* threads asleep at a barrier */
-	atomic_bool stop, busy;
-	alignas(64) pthread_mutex_t lock;
-	pthread_cond_t wake, progress;
-	knit_pool_job job;
-	phase_state phase[KNIT_POOL_PHASES];
+	atomic_bool stop;
 	claim *claims; /* [phase][range] */
+	asking *asks;  /* of each thread; changes as a job does */
 	worker *workers;
 	uint32_t threads, wanted;
 	uint32_t spin_idle, spin_barrier;
-	knit_allocator a;
 	bool always_split;
+	alignas(64) knit_pool_job job;
+	phase_state phase[KNIT_POOL_PHASES];
+	alignas(64) atomic_bool busy;
 	double gain_ns;      /* what splitting has saved lately; belongs to the caller that holds `busy`, as the next does */
 	double alone_factor; /* for the next loss */
 	_Atomic uint64_t alone_until_ns;
+	alignas(64) pthread_mutex_t lock;
+	pthread_cond_t wake, progress;
+	knit_allocator a;
 };
 
 static inline void pause_briefly(void) {
@@ -150,11 +158,13 @@ static void wait_until(knit_pool *p, int phase) {
 
 /* Takes a part of what is left of a range: large pieces first, for a thread reads memory best in one stream, single units
  * at last, so that all threads come to the end of a phase together. Returns how many, from *begin on. */
+static int64_t part_of(int64_t left, int64_t parts) { return left > parts ? left / parts : 1; }
+
 static int64_t take(claim *c, int64_t end, int64_t parts, int64_t *begin) {
 	int64_t next = atomic_load_explicit(&c->next, memory_order_relaxed);
 
 	while (next < end) {
-		const int64_t count = end - next > parts ? (end - next) / parts : 1;
+		const int64_t count = part_of(end - next, parts);
 
 		if (atomic_compare_exchange_weak_explicit(&c->next, &next, next + count, memory_order_relaxed,
 		                                          memory_order_relaxed)) {
@@ -173,10 +183,12 @@ static int64_t work(knit_pool *p, uint32_t phase, uint32_t thread) {
 
 	for (uint32_t i = 0; i < p->threads; ++i) {
 		const uint32_t range = thread + i < p->threads ? thread + i : thread + i - p->threads;
-		const int64_t end = range_begin(s->units, range + 1, p->threads), parts = i == 0 ? 2 : p->threads;
+		const int64_t end = range_begin(s->units, range + 1, p->threads), parts = i == 0 ? OWN_PARTS : p->threads;
 		int64_t begin, count;
 
 		while ((count = take(&claims[range], end, parts, &begin)) > 0) {
+			if (did == 0 && p->job.own)
+				p->job.own(p->job.arg, phase, thread);
 			p->job.run(p->job.arg, phase, begin, begin + count, thread);
 			did += count;
 		}
@@ -188,14 +200,32 @@ static int64_t work(knit_pool *p, uint32_t phase, uint32_t thread) {
 
 /* ---- workers ----------------------------------------------------------------------------------------------------- */
 
+/* Asks for the next piece. False where there is none left. */
+static bool ask(knit_pool_ahead *a) {
+	for (int i = 0; i < KNIT_POOL_STRETCHES; ++i) {
+		struct knit_pool_stretch *const s = &a->stretch[i];
+		const int64_t bytes = s->bytes < ASK_BYTES ? s->bytes : ASK_BYTES;
+
+		if (bytes <= 0)
+			continue;
+		for (int64_t at = 0; at < bytes; at += 64)
+			__builtin_prefetch(s->at + at, 0, 3);
+		s->at += bytes;
+		s->bytes -= bytes;
+		return true;
+	}
+	return false;
+}
+
 /* Waits for a job later than `seen`. False when the pool stops. */
-static bool wait_for_job(knit_pool *p, uint32_t seen) {
+static bool wait_for_job(knit_pool *p, uint32_t seen, knit_pool_ahead *ahead) {
 	for (uint32_t i = 0; i < p->spin_idle; ++i) {
 		if (GATE_EPOCH(atomic_load_explicit(&p->gate, memory_order_relaxed)) != seen)
 			return true;
 		if (atomic_load_explicit(&p->stop, memory_order_relaxed))
 			return false;
-		pause_briefly();
+		if (!ask(ahead))
+			pause_briefly();
 	}
 	pthread_mutex_lock(&p->lock);
 	atomic_fetch_add(&p->sleepers, 1);
@@ -204,6 +234,17 @@ static bool wait_for_job(knit_pool *p, uint32_t seen) {
 	atomic_fetch_sub(&p->sleepers, 1);
 	pthread_mutex_unlock(&p->lock);
 	return !atomic_load(&p->stop);
+}
+
+/* The lines that a worker is going to read, all at once instead of one after the other. */
+static void fetch_job(const knit_pool *p, uint32_t number) {
+	const char *const job = (const char *)&p->job;
+
+	for (size_t at = 0; at < sizeof p->job; at += 64)
+		__builtin_prefetch(job + at);
+	__builtin_prefetch(&p->phase[0]);
+	__builtin_prefetch(&p->claims[number], 1);
+	__builtin_prefetch(&p->asks[number]);
 }
 
 /* False if the gate closed before this worker was inside. *seen: the job that it now knows. */
@@ -228,9 +269,11 @@ static void leave(knit_pool *p) {
 static void *worker_main(void *arg) {
 	const worker *const w = arg;
 	knit_pool *const p = w->pool;
+	knit_pool_ahead ahead = {0};
 	uint32_t seen = 0;
 
-	while (wait_for_job(p, seen)) {
+	while (wait_for_job(p, seen, &ahead)) {
+		fetch_job(p, w->number);
 		if (!enter(p, &seen))
 			continue;
 		const uint32_t phases = p->job.phases;
@@ -239,6 +282,7 @@ static void *worker_main(void *arg) {
 			if (i + 1 < phases)
 				wait_until(p, (int)i);
 		}
+		ahead = p->asks[w->number].ahead;
 		leave(p);
 	}
 	return NULL;
@@ -248,8 +292,11 @@ static void *worker_main(void *arg) {
 
 void knit__pool_run_alone(const knit_pool_job *job) {
 	for (uint32_t i = 0; i < job->phases; ++i) {
-		if (job->units[i] > 0)
-			job->run(job->arg, i, 0, job->units[i], 0);
+		if (job->units[i] <= 0)
+			continue;
+		if (job->own)
+			job->own(job->arg, i, 0);
+		job->run(job->arg, i, 0, job->units[i], 0);
 	}
 }
 
@@ -264,6 +311,8 @@ static void publish(knit_pool *p, const knit_pool_job *job) {
 			atomic_store_explicit(&p->claims[(size_t)i * p->threads + r].next, range_begin(units, r, p->threads),
 			                      memory_order_relaxed);
 	}
+	for (uint32_t r = 1; r < p->threads; ++r)
+		p->asks[r].ahead = job->ahead ? job->ahead[r] : (knit_pool_ahead){0};
 	const uint64_t epoch = (uint64_t)GATE_EPOCH(atomic_load_explicit(&p->gate, memory_order_relaxed)) + 1;
 	atomic_store(&p->gate, (epoch << 32) | GATE_OPEN);
 	if (atomic_load(&p->sleepers) == 0)
@@ -309,6 +358,8 @@ static void run_split(knit_pool *p, const knit_pool_job *job, uint64_t begin_ns)
 	}
 	publish(p, job);
 	for (uint32_t i = 0; i < job->phases; ++i) {
+		if (job->units[i] <= 0)
+			continue;
 		const int64_t did = work(p, i, 0);
 		const double worked_ns = (double)(now_ns() - start_ns);
 		/* A caller that came too late to do anything has no speed of its own: then take it as even. */
@@ -335,6 +386,13 @@ void knit__pool_run(knit_pool *p, const knit_pool_job *job) {
 	atomic_store_explicit(&p->busy, false, memory_order_release);
 }
 
+void knit__pool_first_take(const knit_pool *p, int64_t units, uint32_t thread, int64_t *begin, int64_t *end) {
+	*begin = range_begin(units, thread, p->threads);
+	*end = range_begin(units, thread + 1, p->threads);
+	if (*begin < *end)
+		*end = *begin + part_of(*end - *begin, OWN_PARTS);
+}
+
 void knit__pool_split_always(knit_pool *p) { p->always_split = true; }
 
 uint32_t knit__pool_threads(const knit_pool *p) { return p->threads; }
@@ -345,6 +403,7 @@ static void pool_free(knit_pool *p) {
 	const knit_allocator a = p->a;
 
 	knit__free(&a, p->claims, (size_t)p->wanted * KNIT_POOL_PHASES * sizeof *p->claims);
+	knit__free(&a, p->asks, (size_t)p->wanted * sizeof *p->asks);
 	knit__free(&a, p->workers, (size_t)p->wanted * sizeof *p->workers);
 	knit__free(&a, p, sizeof *p);
 }
@@ -383,8 +442,9 @@ knit_status knit__pool_create(const knit_allocator *a, uint32_t threads, knit_po
 	p->a = *a;
 	p->wanted = threads;
 	p->claims = knit__alloc_array(a, (size_t)threads * KNIT_POOL_PHASES, sizeof *p->claims);
+	p->asks = knit__alloc_array(a, threads, sizeof *p->asks);
 	p->workers = knit__alloc_array(a, threads, sizeof *p->workers);
-	if (!p->claims || !p->workers) {
+	if (!p->claims || !p->asks || !p->workers) {
 		pool_free(p);
 		return knit__fail_memory(d, "the thread pool", (uint64_t)threads * sizeof(claim));
 	}

@@ -236,6 +236,31 @@ bool bench_accepts(const kernel_bench *b, const knit_cpu_kernel *k) {
 	return k->accepts(&node);
 }
 
+/* What a kernel says that it reads lies in its weights; all units together read all of each weight that they read of. */
+static void check_reads(const kernel_bench *b, const knit_cpu_kernel *k, const knit_cpu_step *s, int64_t units) {
+	for (int64_t begin = 0, end = units; begin < end; begin += 1 + units / 7) {
+		knit_cpu_read reads[KNIT_CPU_READS];
+		const uint32_t count = k->reads(s, begin, end, reads);
+
+		for (uint32_t i = 0; i < count; ++i) {
+			bool found = false;
+			for (uint32_t n = 1; n < b->in_count && !found; ++n) {
+				const knit_cpu_tensor *const w = &b->in[n].t;
+				const char *const data = s->in[n].data;
+				if (w->rank != 2 || !data || reads[i].at < data)
+					continue;
+				const uint64_t bytes = b->in[n].packed ? knit__panels_bytes(w->dtype, w->dims[0], w->dims[1])
+				                                       : bytes_for(w->dtype, w->dims[0] * w->strides[0]);
+				const uint64_t at = (uint64_t)(reads[i].at - data);
+				found = at < bytes && (uint64_t)reads[i].bytes == bytes - at && (begin > 0 || at == 0);
+				found = found || (at < bytes && begin > 0 && (uint64_t)reads[i].bytes <= bytes - at);
+			}
+			if (!found)
+				abort();
+		}
+	}
+}
+
 void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_t threads) {
 	knit_cpu_step s = {.attr = b->attr, .threads = threads};
 	knit_node_view node;
@@ -268,6 +293,10 @@ void bench_run(kernel_bench *b, const knit_cpu_kernel *k, int64_t piece, uint32_
 		const int64_t units = k->phases[p].units(&s), step = piece ? piece : units;
 		const int64_t pieces = step ? (units + step - 1) / step : 0;
 
+		if (k->reads && (p + 1 == KNIT_CPU_PHASES || !k->phases[p + 1].run))
+			check_reads(b, k, &s, units);
+		for (uint32_t t = 0; k->phases[p].own && pieces > 0 && t < threads; ++t)
+			k->phases[p].own(&s, t);
 		for (int64_t i = pieces - 1; i >= 0; --i)
 			k->phases[p].run(&s, i * step, (i + 1) * step < units ? (i + 1) * step : units, (uint32_t)(i % threads));
 	}

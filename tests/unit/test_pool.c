@@ -256,6 +256,84 @@ static void plain_free(void *user, void *ptr, size_t size) {
 	heap->free(NULL, ptr, size);
 }
 
+/* What each thread makes for itself is there before its first unit, once. */
+typedef struct owning {
+	int made[KNIT_POOL_PHASES][KNIT_POOL_MAX_THREADS];
+	atomic_int faults, units;
+} owning;
+
+static void own_make(void *arg, uint32_t phase, uint32_t thread) { ++((owning *)arg)->made[phase][thread]; }
+
+static void own_use(void *arg, uint32_t phase, int64_t begin, int64_t end, uint32_t thread) {
+	owning *const o = arg;
+
+	atomic_fetch_add(&o->faults, o->made[phase][thread] != 1);
+	atomic_fetch_add(&o->units, (int)(end - begin));
+}
+
+START_TEST(each_thread_makes_its_own_once) {
+	for (uint32_t threads = 1; threads <= 12; threads += 11) {
+		knit_pool *const p = make(threads);
+		for (int i = 0; i < 500; ++i) {
+			owning o = {0};
+			const knit_pool_job job = {.run = own_use, .own = own_make, .arg = &o, .phases = 3, .units = {7, 0, 40}};
+			if (i % 10 == 0)
+				knit__pool_run_alone(&job);
+			else
+				knit__pool_run(p, &job);
+			ck_assert_int_eq(atomic_load(&o.faults), 0);
+			ck_assert_int_eq(atomic_load(&o.units), 47);
+			for (uint32_t t = 0; t < KNIT_POOL_MAX_THREADS; ++t)
+				ck_assert_int_eq(o.made[1][t], 0);
+		}
+		knit__pool_destroy(p);
+	}
+}
+END_TEST
+
+/* What is asked for ahead is never read: it may be gone, or nowhere. */
+START_TEST(asking_ahead_reads_nothing) {
+	const struct timespec rest = {.tv_nsec = 300000};
+	knit_pool *const p = make(2);
+
+	for (int i = 0; i < 200; ++i) {
+		char *const gone = malloc(1 << 16);
+		knit_pool_ahead *const ahead = calloc(2, sizeof *ahead);
+		int64_t sums[48] = {0};
+		for (int t = 0; t < 2; ++t)
+			ahead[t] = (knit_pool_ahead){{{gone, 1 << 16}, {(const char *)(uintptr_t)64, 1000}, {gone, 0}}};
+		const knit_pool_job job = {.run = sum_units, .arg = sums, .phases = 3, .units = {16, 3, 9}, .ahead = ahead};
+		knit__pool_run(p, &job);
+		free(ahead);
+		free(gone);
+		if (i % 20 == 0)
+			nanosleep(&rest, NULL);
+		for (int k = 0; k < 16; ++k)
+			ck_assert_int_eq(sums[k], k);
+	}
+	knit__pool_destroy(p);
+}
+END_TEST
+
+START_TEST(first_takes_are_parts_of_ranges) {
+	knit_pool *const p = make(3);
+
+	for (int64_t units = 0; units < 40; ++units) {
+		int64_t before = 0;
+		for (uint32_t t = 0; t < 3; ++t) {
+			int64_t begin, end;
+			knit__pool_first_take(p, units, t, &begin, &end);
+			ck_assert_int_ge(begin, before);
+			ck_assert_int_le(begin, end);
+			ck_assert_int_le(end, units);
+			ck_assert(units < 3 || begin < end);
+			before = end;
+		}
+	}
+	knit__pool_destroy(p);
+}
+END_TEST
+
 START_TEST(allocation_failures) {
 	const knit_allocator failing = {failing_alloc, plain_free, NULL};
 	knit_status status;
@@ -287,6 +365,9 @@ int main(void) {
 	tcase_add_test(t, callers_at_once);
 	tcase_add_test(t, a_caller_stays_alone_where_splitting_loses);
 	tcase_add_test(t, made_and_unmade);
+	tcase_add_test(t, each_thread_makes_its_own_once);
+	tcase_add_test(t, asking_ahead_reads_nothing);
+	tcase_add_test(t, first_takes_are_parts_of_ranges);
 	tcase_add_test(t, allocation_failures);
 	suite_add_tcase(s, t);
 	return suite_finish(s, CK_FORK);

@@ -39,18 +39,18 @@ bool knit__linear_accepts_panels(const knit_node_view *node, knit_dtype weight) 
 }
 
 uint64_t knit__linear_scratch(const knit_node_view *node, uint32_t threads) {
+	const uint64_t rows = knit__max_rows(node, &node->in[0], 1);
 	uint64_t bytes;
 
-	(void)threads;
-	if (!knit__mul_u64(knit__max_rows(node, &node->in[0], 1),
-	                   (uint64_t)knit__linear_row_bytes(node->in[1].dims[1].v), &bytes))
+	if (!knit__mul_u64(rows > threads ? rows : threads, (uint64_t)knit__linear_row_bytes(node->in[1].dims[1].v), &bytes))
 		return UINT64_MAX;
 	return bytes;
 }
 
 /* ---- quantising x ------------------------------------------------------------------------------------------------ */
 
-int64_t knit__linear_row_units(const knit_cpu_step *s) { return rows_of(s); }
+/* One row is quantised by each thread for itself, which costs less than to wait for one that does it for all. */
+int64_t knit__linear_row_units(const knit_cpu_step *s) { return rows_of(s) == 1 ? 0 : rows_of(s); }
 
 void knit__linear_quantise_block(const float *x, int8_t *q, float *scale) {
 	uint32_t max = 0;
@@ -123,6 +123,13 @@ void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, c
 
 	for (int64_t r = begin; r < end; ++r)
 		knit__linear_quantise_row(isa, knit__f32_row(&s->in[0], r), k, s->scratch + r * row_bytes);
+}
+
+void knit__linear_quantise_own(const knit_cpu_step *s, uint32_t thread, const knit_linear_isa *isa) {
+	const int64_t k = s->in[1].dims[1];
+
+	if (rows_of(s) == 1)
+		knit__linear_quantise_row(isa, knit__f32_row(&s->in[0], 0), k, s->scratch + thread * knit__linear_row_bytes(k));
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -290,10 +297,28 @@ void knit__linear_block_weight(knit_linear_block *b, const knit_cpu_tensor *w, i
 	b->w = w->data + column * b->w_stride;
 }
 
-void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa) {
+knit_cpu_read knit__linear_read(const knit_cpu_tensor *w, int64_t begin, int64_t end) {
+	const bool panels = w->layout == KNIT_CPU_PANELS;
+	const int64_t rows = panels ? KNIT_PANEL_ROWS : 1;
+	const int64_t stride = panels ? knit__panel_bytes(w->dtype, w->dims[1]) : knit__bytes_of(w->dtype, w->strides[0]);
+
+	return (knit_cpu_read){w->data + begin / rows * stride, (knit__ceil_div(end, rows) - begin / rows) * stride};
+}
+
+uint32_t knit__linear_reads(const knit_cpu_step *s, int64_t begin, int64_t end, knit_cpu_read *out) {
+	const int64_t n = s->in[1].dims[0], columns = knit__linear_cut(1, n, s->threads).columns;
+
+	if (rows_of(s) != 1)
+		return 0;
+	out[0] = knit__linear_read(&s->in[1], begin * columns, knit__min(end * columns, n));
+	return 1;
+}
+
+void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread, const knit_linear_isa *isa) {
 	const knit_cpu_tensor *const w = &s->in[1];
 	const int64_t n = w->dims[0], k = w->dims[1], rows = rows_of(s), row_bytes = knit__linear_row_bytes(k);
 	const knit_linear_cut cut = knit__linear_cut(rows, n, s->threads);
+	const char *const quantised = s->scratch + (rows == 1 ? thread * row_bytes : 0);
 	float *const out = (float *)(void *)s->out[0].data;
 
 	for (int64_t i = begin, units; i < end; i += units) {
@@ -309,7 +334,7 @@ void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const 
 
 		knit__linear_block_weight(&u, w, column);
 		for (int64_t r = 0; r < u.rows; ++r)
-			u.x[r] = knit__is_block(w->dtype) ? s->scratch + (row + r) * row_bytes
+			u.x[r] = knit__is_block(w->dtype) ? quantised + (row + r) * row_bytes
 			                                  : (const char *)knit__f32_row(&s->in[0], row + r);
 		knit__linear_block(&u);
 	}

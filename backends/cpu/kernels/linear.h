@@ -181,43 +181,47 @@ uint64_t knit__linear_scratch(const knit_node_view *node, uint32_t threads);
 int64_t knit__linear_row_units(const knit_cpu_step *s);
 int64_t knit__linear_units(const knit_cpu_step *s);
 void knit__linear_quantise(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
-void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_linear_isa *isa);
+void knit__linear_quantise_own(const knit_cpu_step *s, uint32_t thread, const knit_linear_isa *isa);
+void knit__linear_run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread, const knit_linear_isa *isa);
+/* What one row of x reads of a weight, from one output to another. */
+knit_cpu_read knit__linear_read(const knit_cpu_tensor *w, int64_t begin, int64_t end);
+uint32_t knit__linear_reads(const knit_cpu_step *s, int64_t begin, int64_t end, knit_cpu_read *out);
 
 /* The kernels of a variant, from its isa_f32, isa_f16, isa_bf16, isa_q8_0, isa_q4_0, isa_q4_k, isa_q6_k. */
-#define KNIT_LINEAR_ENTRY(type, DTYPE) \
-	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts(node, DTYPE); } \
+#define KNIT_LINEAR_RUN(type) \
 	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
-		(void)thread; \
-		knit__linear_run(s, begin, end, &isa_##type); \
+		knit__linear_run(s, begin, end, thread, &isa_##type); \
 	}
-#define KNIT_LINEAR_QUANTISED_ENTRY(type, DTYPE) \
-	KNIT_LINEAR_ENTRY(type, DTYPE) \
+#define KNIT_LINEAR_QUANTISE(type) \
 	static void quantise_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
 		(void)thread; \
 		knit__linear_quantise(s, begin, end, &isa_##type); \
+	} \
+	static void own_##type(const knit_cpu_step *s, uint32_t thread) { \
+		knit__linear_quantise_own(s, thread, &isa_##type); \
 	}
+#define KNIT_LINEAR_ENTRY(type, DTYPE) \
+	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts(node, DTYPE); } \
+	KNIT_LINEAR_RUN(type)
+#define KNIT_LINEAR_QUANTISED_ENTRY(type, DTYPE) KNIT_LINEAR_ENTRY(type, DTYPE) KNIT_LINEAR_QUANTISE(type)
 #define KNIT_LINEAR_KERNEL(type, suffix, level) \
-	const knit_cpu_kernel knit__linear_##type##_##suffix = {"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, \
-	                                                        accepts_##type, NULL, \
-	                                                        {{knit__linear_units, run_##type}}};
+	const knit_cpu_kernel knit__linear_##type##_##suffix = { \
+		"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, NULL, \
+		{{knit__linear_units, run_##type, NULL}}, knit__linear_reads};
+#define KNIT_LINEAR_QUANTISED_PHASES(type) \
+	{{knit__linear_row_units, quantise_##type, NULL}, {knit__linear_units, run_##type, own_##type}}
 #define KNIT_LINEAR_QUANTISED_KERNEL(type, suffix, level) \
 	const knit_cpu_kernel knit__linear_##type##_##suffix = { \
 		"linear_" #type "_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
-		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
+		KNIT_LINEAR_QUANTISED_PHASES(type), knit__linear_reads};
 /* The kernels of a variant for weights in panels, from its isa_q8_0, isa_q4_0, isa_q4_k, isa_q6_k. */
 #define KNIT_LINEAR_PANEL_KERNEL(type, DTYPE, suffix, level) \
 	static bool accepts_##type(const knit_node_view *node) { return knit__linear_accepts_panels(node, DTYPE); } \
-	static void quantise_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
-		(void)thread; \
-		knit__linear_quantise(s, begin, end, &isa_##type); \
-	} \
-	static void run_##type(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
-		(void)thread; \
-		knit__linear_run(s, begin, end, &isa_##type); \
-	} \
+	KNIT_LINEAR_RUN(type) \
+	KNIT_LINEAR_QUANTISE(type) \
 	const knit_cpu_kernel knit__linear_##type##_panels_##suffix = { \
 		"linear_" #type "_panels_" #suffix, KNIT_OP_LINEAR, level, accepts_##type, knit__linear_scratch, \
-		{{knit__linear_row_units, quantise_##type}, {knit__linear_units, run_##type}}};
+		KNIT_LINEAR_QUANTISED_PHASES(type), knit__linear_reads};
 #define KNIT_LINEAR_PANEL_KERNELS(suffix, level) \
 	KNIT_LINEAR_PANEL_KERNEL(q8_0, KNIT_Q8_0, suffix, level) \
 	KNIT_LINEAR_PANEL_KERNEL(q4_0, KNIT_Q4_0, suffix, level) \

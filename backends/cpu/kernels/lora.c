@@ -77,16 +77,28 @@ static knit_cpu_tensor rows_of_slot(const knit_cpu_tensor *w, int64_t slot, int6
 	                         .strides = {w->dims[2], 1}};
 }
 
-static void run_phase(const knit_cpu_step *linear, const knit_cpu_kernel *k, int phase, uint32_t thread) {
-	k->phases[phase].run(linear, 0, k->phases[phase].units(linear), thread);
+/* Quantised weights have a phase more, for many rows: of one, each thread makes what it needs by itself. */
+static const knit_cpu_phase *phase_of(const level *l, knit_dtype weight) {
+	return &l->linear[weight]->phases[knit__is_block(weight) ? 1 : 0];
 }
 
-/* Quantised weights have a phase of their own for the row that they meet. */
-static int last_phase(knit_dtype weight) { return knit__is_block(weight) ? 1 : 0; }
+/* One row by the linear of a weight's type, all on this thread; its scratch has room for one. */
+static void prepare_row(const level *l, const knit_cpu_step *linear) {
+	const knit_cpu_phase *const p = phase_of(l, linear->in[1].dtype);
+
+	if (p->own)
+		p->own(linear, 0);
+}
+
+static void run_row(const level *l, const knit_cpu_step *linear) {
+	const knit_cpu_phase *const p = phase_of(l, linear->in[1].dtype);
+
+	p->run(linear, 0, p->units(linear), 0);
+}
 
 static int64_t token_units(const knit_cpu_step *s) { return s->in[X].dims[0]; }
 
-static void run_low(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread, const level *l) {
+static void run_low(const knit_cpu_step *s, int64_t begin, int64_t end, const level *l) {
 	const knit_cpu_tensor *const a = &s->in[A], *const b = &s->in[B];
 	const int64_t rank = a->dims[1];
 
@@ -97,13 +109,12 @@ static void run_low(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t
 		first.in[0] = row(knit__f32_row(&s->in[X], t), a->dims[2]);
 		first.in[1] = rows_of_slot(a, at.slot, 0, rank);
 		first.out[0] = row(at.low, rank);
-		for (int phase = 0; phase <= last_phase(a->dtype); ++phase)
-			run_phase(&first, l->linear[a->dtype], phase, thread);
+		prepare_row(l, &first);
+		run_row(l, &first);
 		second.in[0] = first.out[0];
 		second.in[1] = rows_of_slot(b, at.slot, 0, b->dims[1]);
 		second.out[0] = row(NULL, b->dims[1]);
-		if (knit__is_block(b->dtype))
-			run_phase(&second, l->linear[b->dtype], 0, thread);
+		prepare_row(l, &second);
 	}
 }
 
@@ -111,7 +122,7 @@ static int64_t column_blocks(const knit_cpu_step *s) { return knit__ceil_div(s->
 
 static int64_t up_units(const knit_cpu_step *s) { return s->in[X].dims[0] * column_blocks(s); }
 
-static void run_up(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread, const level *l) {
+static void run_up(const knit_cpu_step *s, int64_t begin, int64_t end, const level *l) {
 	const knit_cpu_tensor *const b = &s->in[B];
 	const int64_t n = b->dims[1], blocks = column_blocks(s);
 	const float scale = (float)s->attr[0].f;
@@ -125,7 +136,7 @@ static void run_up(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t 
 		second.in[0] = row(at.low, b->dims[2]);
 		second.in[1] = rows_of_slot(b, at.slot, column, count);
 		second.out[0] = row(out, count);
-		run_phase(&second, l->linear[b->dtype], last_phase(b->dtype), thread);
+		run_row(l, &second);
 		for (int64_t i = 0; i < count; ++i)
 			out[i] *= scale;
 	}
@@ -138,10 +149,12 @@ static void run_up(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t 
 	                                      [KNIT_Q8_0] = &knit__linear_q8_0_##suffix, \
 	                                      [KNIT_Q4_0] = &knit__linear_q4_0_##suffix}}; \
 	static void low_##suffix(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
-		run_low(s, begin, end, thread, &level_##suffix); \
+		(void)thread; \
+		run_low(s, begin, end, &level_##suffix); \
 	} \
 	static void up_##suffix(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) { \
-		run_up(s, begin, end, thread, &level_##suffix); \
+		(void)thread; \
+		run_up(s, begin, end, &level_##suffix); \
 	} \
 	const knit_cpu_kernel knit__lora_select_##suffix = { \
 		"lora_select_" #suffix, KNIT_OP_LORA_SELECT, level_isa, accepts, scratch, \
