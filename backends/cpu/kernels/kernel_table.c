@@ -30,6 +30,8 @@ const knit_cpu_kernel *const knit__cpu_kernels[] = {
 	&knit__add_rms_norm_avx512,
 	&knit__softmax_avx512,
 	&knit__argmax_avx512,
+	&knit__rope_avx512,
+	&knit__kv_write_avx512,
 	&knit__linear_f32_avx2,
 	&knit__linear_f16_avx2,
 	&knit__linear_bf16_avx2,
@@ -57,6 +59,8 @@ const knit_cpu_kernel *const knit__cpu_kernels[] = {
 	&knit__add_rms_norm_avx2,
 	&knit__softmax_avx2,
 	&knit__argmax_avx2,
+	&knit__rope_avx2,
+	&knit__kv_write_avx2,
 #elif defined(__aarch64__)
 	&knit__linear_f32_dotprod,
 	&knit__linear_f16_dotprod,

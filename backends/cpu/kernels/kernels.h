@@ -18,6 +18,7 @@ extern const knit_cpu_kernel knit__lora_select_plain;
 
 #if defined(__x86_64__)
 extern const knit_cpu_kernel knit__lora_select_avx2, knit__lora_select_avx512;
+extern const knit_cpu_kernel knit__rope_avx2, knit__rope_avx512, knit__kv_write_avx2, knit__kv_write_avx512;
 extern const knit_cpu_kernel knit__add_avx2, knit__mul_avx2, knit__scale_avx2, knit__silu_avx2, knit__gelu_avx2,
 	knit__map_avx2, knit__rms_norm_avx2, knit__layer_norm_avx2, knit__add_rms_norm_avx2, knit__softmax_avx2,
 	knit__argmax_avx2;

@@ -146,8 +146,8 @@ static void add_low(const knit_fused *f, const knit_fused_part *p, const window 
 			continue;
 		}
 		for (int64_t r = 0; r < rows; ++r)
-			f->isa->add_low(p->b->dtype, knit__fused_factor_row(p->b, slot, w->column), p->rank, p->low + (row + r) * p->low_stride,
-			                out + (row + r - w->row) * out_stride, w->columns);
+			f->isa->add_low(p->b->dtype, knit__fused_factor_row(p->b, slot, w->column), p->rank,
+			                p->low + (row + r) * p->low_stride, out + (row + r - w->row) * out_stride, w->columns);
 	}
 }
 

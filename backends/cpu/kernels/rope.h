@@ -1,23 +1,38 @@
-/* Owns the turning of heads for the kernels that do it: angles in double, once per token, shared by its heads. Knows no
- * op. Reference: ops/rope.c. */
+/* Owns the CPU kernel of rope. Reference: ops/rope.c. Included once by each variant, as whose loops a compiler vectorises it
+ * (variant_*.h): they give the same bits. */
 #ifndef KNIT_KERNELS_ROPE_H
 #define KNIT_KERNELS_ROPE_H
 
-#include "knit.h"
+#include "kernels.h"
+#include "rotate.h"
 
-/* Frequencies, and the cosines and sines of one position; in a thread's scratch. */
-typedef struct knit_rope_table {
-	int64_t half; /* pairs */
-	knit_rope_layout layout;
-	double *frequencies;
-	float *cosines, *sines;
-} knit_rope_table;
+enum { THETA, ROTARY, LAYOUT };
 
-/* A multiple of 64. */
-static inline uint64_t knit__rope_table_bytes(int64_t rotary) { return ((uint64_t)rotary * 8 + 63) & ~UINT64_C(63); }
-knit_rope_table knit__rope_table(double theta, int64_t rotary, knit_rope_layout layout, char *memory);
-void knit__rope_turn_to(const knit_rope_table *t, int32_t pos);
-/* One head of dim elements; y may be x. */
-void knit__rope_head(const knit_rope_table *t, const float *x, float *y, int64_t dim);
+static uint64_t scratch(const knit_node_view *node, uint32_t threads) {
+	return rotation_bytes(node->attr[ROTARY].i) * threads;
+}
+
+static int64_t units(const knit_cpu_step *s) { return s->in[0].dims[0]; }
+
+static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
+	const int64_t heads = s->in[0].dims[1], dim = s->in[0].dims[2], rotary = s->attr[ROTARY].i;
+	const int32_t *const pos = (const int32_t *)(void *)s->in[1].data;
+	const rotation turn = rotation_of(s->attr[THETA].f, rotary, (knit_rope_layout)s->attr[LAYOUT].i,
+	                                  s->scratch + rotation_bytes(rotary) * thread);
+
+	for (int64_t t = begin; t < end; ++t) {
+		rotation_turn_to(&turn, pos[t]);
+		for (int64_t h = 0; h < heads; ++h)
+			rotate_head(&turn, rotate_row(&s->in[0], t, h), rotate_row(&s->out[0], t, h), dim);
+	}
+}
+
+static bool accepts(const knit_node_view *node) {
+	return knit__f32_rows(&node->in[0]) && node->in[0].rank == 3 && knit__index_vector(&node->in[1]) &&
+	       knit__f32_dense(&node->out[0]);
+}
+
+const knit_cpu_kernel KNIT_VARIANT(rope) = {
+	KNIT_VARIANT_NAME("rope"), KNIT_OP_ROPE, KNIT_VARIANT_ISA, accepts, scratch, {{units, run}}};
 
 #endif

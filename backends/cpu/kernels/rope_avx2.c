@@ -1,0 +1,4 @@
+/* Owns the AVX2 variant of rope: see rope.h. */
+#include "variant_avx2.h"
+
+#include "rope.h"
