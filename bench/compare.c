@@ -240,6 +240,21 @@ static double drift_of(const bench_result *old, const bench_result *new) {
 	return fabs(log(peak)) > fabs(log(clock)) ? peak : clock;
 }
 
+/* Why a difference may be the machine's although what binds the row did not explain it: others took of it, or its memory, of which
+ * arithmetic and caches do not know but models that nearly fit into a cache do, changed by more than was seen. */
+static bool doubtful(const bench_result *old, const bench_result *new, bench_change *c) {
+	const double memory = old->read_gbps > 0 && new->read_gbps > 0 ? new->read_gbps / old->read_gbps : 1;
+
+	if (fmax(old->busy, new->busy) > BENCH_BUSY) {
+		snprintf(c->doubt, sizeof c->doubt, "others took %.0f %% of the machine", fmax(old->busy, new->busy) * 100);
+		return true;
+	}
+	if (strcmp(old->limit, "memory") == 0 || fabs(memory - 1) <= BENCH_DRIFT || fabs(log(c->ratio.median)) > fabs(log(memory)))
+		return false;
+	snprintf(c->doubt, sizeof c->doubt, "the machine, %.2f x in memory", memory);
+	return true;
+}
+
 static void compare_rows(const bench_result *old, const bench_result *new, bench_change *out) {
 	double old_rates[BENCH_MAX_SAMPLES], new_rates[BENCH_MAX_SAMPLES];
 
@@ -249,18 +264,20 @@ static void compare_rows(const bench_result *old, const bench_result *new, bench
 	bench_stats_of(old_rates, old->count, 1, &out->old_rate);
 	bench_stats_of(new_rates, new->count, 1, &out->new_rate);
 	bench_ratio_of(new_rates, new->count, old_rates, old->count, 1, &out->ratio);
+	/* What the machine's own change would explain is no difference of the program. */
+	const bool faster = out->new_rate.lo > out->old_rate.hi * fmax(1, out->drift);
+	const bool slower = out->new_rate.hi < out->old_rate.lo * fmin(1, out->drift);
 	if (new->wrong)
 		out->verdict = BENCH_WRONG;
 	else if (old->count < BENCH_ENOUGH_RUNS || new->count < BENCH_ENOUGH_RUNS)
 		out->verdict = BENCH_TOO_FEW;
-	/* What the machine's own change would explain is no difference of the program. */
-	else if (out->new_rate.lo > out->old_rate.hi * fmax(1, out->drift))
-		out->verdict = BENCH_FASTER;
-	else if (out->new_rate.hi < out->old_rate.lo * fmin(1, out->drift))
-		out->verdict = BENCH_SLOWER;
+	else if (faster || slower)
+		out->verdict = doubtful(old, new, out) ? BENCH_MACHINE : faster ? BENCH_FASTER : BENCH_SLOWER;
 	/* A program that became slower may hide behind a machine that became faster, and the other way round. */
-	else if (fabs(out->drift - 1) > BENCH_DRIFT)
+	else if (fabs(out->drift - 1) > BENCH_DRIFT) {
+		snprintf(out->doubt, sizeof out->doubt, "the machine, %.2f x in %s", out->drift, old->limit[0] ? old->limit : "its clock");
 		out->verdict = BENCH_MACHINE;
+	}
 }
 
 size_t bench_compare(const bench_results *old, const bench_results *new, bench_change *out) {
@@ -294,7 +311,7 @@ static const char *say(const bench_change *c, char out[64]) {
 	if (c->verdict == BENCH_FASTER || c->verdict == BENCH_SLOWER)
 		snprintf(out, 64, "%s by %.1f %%", c->verdict == BENCH_FASTER ? "faster" : "SLOWER", fabs(c->ratio.median - 1) * 100);
 	else if (c->verdict == BENCH_MACHINE)
-		snprintf(out, 64, "CANNOT TELL: the machine, %.2f x in %s", c->drift, c->old->limit[0] ? c->old->limit : "its clock");
+		snprintf(out, 64, "CANNOT TELL: %s", c->doubt);
 	else if (c->verdict == BENCH_WRONG)
 		snprintf(out, 64, "WRONG: NMSE %.1e", c->new->nmse);
 	else
@@ -323,7 +340,7 @@ static void print_doubts(FILE *f, const bench_change *changes, size_t count) {
 		if (a->read_gbps > 0 && b->read_gbps > 0 && fabs(b->read_gbps / a->read_gbps - 1) > 0.05)
 			fprintf(f, "warning: memory was read at %.1f GB/s in the old run and at %.1f in the new one: where it binds, no smaller difference counts\n",
 			        a->read_gbps, b->read_gbps);
-		if (a->busy > 0.05 || b->busy > 0.05)
+		if (fmax(a->busy, b->busy) > BENCH_BUSY)
 			fprintf(f, "warning: other processes took %.0f %% of the machine in the old run, %.0f %% in the new one: differences may be "
 			           "theirs\n", fmax(a->busy, 0) * 100, fmax(b->busy, 0) * 100);
 		return; /* they are of the run, the same in each row */

@@ -31,7 +31,8 @@ typedef enum bench_verdict {
 	BENCH_FASTER, BENCH_SLOWER, /* they part */
 	BENCH_WRONG,       /* the new one computes something else: its speed counts for nothing */
 	BENCH_TOO_FEW,     /* runs on either side to tell */
-	BENCH_MACHINE,     /* the machine itself changed by more than BENCH_DRIFT in what binds the row, and no more was seen than that */
+	BENCH_MACHINE,     /* the machine itself changed by more than BENCH_DRIFT, in what binds the row or in its memory, and no more was
+	                    * seen than that; or there is a difference, and others took more than BENCH_BUSY of the machine */
 	BENCH_GONE, BENCH_ADDED, /* the test is in one of the two only */
 } bench_verdict;
 
@@ -44,6 +45,7 @@ typedef struct bench_change {
 	bench_stats old_rate, new_rate, ratio; /* tokens per second; ratio new / old */
 	double drift;  /* how much faster the machine itself was in the new run, in what binds the row or its clock: 1 as fast */
 	bench_verdict verdict;
+	char doubt[48]; /* of BENCH_MACHINE: what changed */
 } bench_change;
 
 /* Room for old->count + new->count changes; returns how many there are. In the order of the new run, then what is gone. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define BENCH_MAX_SAMPLES 256
+#define BENCH_BUSY 0.05 /* share of the machine that others may take before numbers are doubted */
 
 /* Of one token, by the ops' own definitions; zeros for a peer. */
 typedef struct bench_cost {

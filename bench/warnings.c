@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdarg.h>
 
-#define BUSY 0.05
 #define CLOCK_DRIFT 0.05
 #define SPREAD 0.05
 
@@ -60,7 +59,7 @@ size_t bench_warnings(const bench_run *run, char out[BENCH_MAX_WARNINGS][BENCH_W
 	if (run->cached_after_drop > BENCH_DROPPED)
 		add(&l, "the system kept %.0f %% of the file in memory when asked to drop it: loading from disk was not measured",
 		    run->cached_after_drop * 100);
-	if (run->busy > BUSY)
+	if (run->busy > BENCH_BUSY)
 		add(&l, "other processes took %.0f %% of the machine while this was measured", run->busy * 100);
 	if (run->clock_before > 0 && fabs(run->clock_after / run->clock_before - 1) > CLOCK_DRIFT)
 		add(&l, "the processor was %.0f %% %s at the end than at the beginning (a fixed loop): its clock changed, or others ran",

@@ -79,7 +79,11 @@ START_TEST(drift) {
 		{"memory", "50", "60", 0.9, BENCH_MACHINE},
 		{"memory", "50", "60", 1, BENCH_MACHINE}, /* a slower program may hide behind it */
 		{"memory", "50", "60", 0.7, BENCH_FASTER},
-		{"compute", "50", "44", 1.1, BENCH_SLOWER},
+		{"compute", "50", "46", 1.05, BENCH_SLOWER},
+		{"compute", "50", "44", 1.1, BENCH_MACHINE}, /* no more than memory changed by */
+		{"compute", "50", "57", 1.1, BENCH_MACHINE},
+		{"compute", "50", "44", 1.2, BENCH_SLOWER},
+		{"compute", "50", "44", 1, BENCH_SAME},
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
@@ -99,6 +103,35 @@ START_TEST(drift) {
 		bench_results_clear(&b);
 		bytes_clear(&old);
 		bytes_clear(&new);
+	}
+}
+END_TEST
+
+/* A difference counts for nothing where other programs took of the machine in either run. */
+START_TEST(others) {
+	static const struct { const char *old, *new; double seconds; bench_verdict verdict; } cases[] = {
+		{"0.01", "0.02", 1.5, BENCH_SLOWER},
+		{"0.01", "0.39", 1.5, BENCH_MACHINE},
+		{"0.39", "0.01", 0.7, BENCH_MACHINE},
+		{"0.01", "0.39", 1, BENCH_SAME},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+		bytes text[2] = {{0}, {0}};
+		bench_results r[2];
+		bench_change c[2];
+		for (int k = 0; k < 2; ++k) {
+			char more[64];
+			snprintf(more, sizeof more, ",\"others_share\":%s", k ? cases[i].new : cases[i].old);
+			put_row(&text[k], "decode 100", "", 100, k ? cases[i].seconds : 1, 10, more);
+			read_back(&text[k], &r[k]);
+		}
+		ck_assert_uint_eq(bench_compare(&r[0], &r[1], c), 1);
+		ck_assert_msg(c[0].verdict == cases[i].verdict, "case %zu: verdict %d", i, (int)c[0].verdict);
+		for (int k = 0; k < 2; ++k) {
+			bench_results_clear(&r[k]);
+			bytes_clear(&text[k]);
+		}
 	}
 }
 END_TEST
@@ -357,7 +390,7 @@ START_TEST(the_check_can_fail) {
 END_TEST
 
 int main(void) {
-	const TTest *const tests[] = {verdicts, drift, what_binds_counts, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
+	const TTest *const tests[] = {verdicts, drift, others, what_binds_counts, gone_and_added, wrong_files, exit_codes, ops, rows_are_complete, the_check_can_fail};
 
 	return suite_run("bench_compare", tests, (int)(sizeof tests / sizeof tests[0]));
 }
