@@ -173,23 +173,19 @@ START_TEST(sinks_and_rings) {
 END_TEST
 
 /* A token has the same bits alone, among others, and under any cut of the work. */
-static void same_alone(const shape *s, int32_t base) {
-	enum { TOKENS = 37 };
+static void same_alone(const shape *s, const int32_t *seq, const int32_t *pos) {
+	const size_t row = (size_t)(s->heads * s->dim);
 	shape single = *s;
-	int32_t seq[TOKENS], pos[TOKENS];
 	kernel_bench all, one;
 	const knit_cpu_kernel *k;
 
 	single.tokens = 1;
-	for (int t = 0; t < TOKENS; ++t) {
-		seq[t] = t < 30 ? 0 : t % 3;
-		pos[t] = t < 30 ? base + t : s->ring ? base + t - 15 : t * 30;
-	}
 	make(&all, s, 0, seq, pos);
 	make(&one, &single, 0, seq, pos);
+	one.in[K].t = all.in[K].t;
+	one.in[V].t = all.in[V].t;
 	for (size_t n = 0; (k = bench_kernel(KNIT_OP_ATTENTION, n)); ++n) {
 		float *const first = malloc(all.out_bytes);
-		const size_t row = (size_t)(s->heads * s->dim);
 
 		bench_run(&all, k, 0, 1);
 		memcpy(first, all.out.data, all.out_bytes);
@@ -197,21 +193,15 @@ static void same_alone(const shape *s, int32_t base) {
 			bench_run(&all, k, piece, 4);
 			ck_assert_msg(memcmp(first, all.out.data, all.out_bytes) == 0, "%s: pieces of %d differ", k->name, (int)piece);
 		}
-		const knit_cpu_tensor q = one.in[Q].t, keys = one.in[K].t, values = one.in[V].t;
-
-		one.in[K].t = all.in[K].t;
-		one.in[V].t = all.in[V].t;
-		for (int t = 0; t < TOKENS; ++t) {
+		for (int t = 0; t < s->tokens; ++t) {
 			one.in[Q].t.data = all.in[Q].t.data + (size_t)t * row * 4;
 			memcpy(one.in[SEQ].t.data, &seq[t], 4);
 			memcpy(one.in[POS].t.data, &pos[t], 4);
 			bench_run(&one, k, t % 3, 2);
-			ck_assert_msg(memcmp(first + (size_t)t * row, one.out.data, row * 4) == 0, "%s: token %d differs alone",
-			              k->name, t);
+			ck_assert_msg(memcmp(first + (size_t)t * row, one.out.data, row * 4) == 0,
+			              "%s: %d heads of %d, %d kv heads, window %d: token %d differs alone", k->name, (int)s->heads,
+			              (int)s->dim, (int)s->kv_heads, (int)s->window, t);
 		}
-		one.in[Q].t = q;
-		one.in[K].t = keys;
-		one.in[V].t = values;
 		free(first);
 	}
 	bench_free(&all);
@@ -231,8 +221,38 @@ START_TEST(a_token_is_the_same_alone) {
 	                        {37, 16, 2, 128, 3, 1300, 0, KNIT_Q8_0, KNIT_F32, 7, 0},
 	                        {37, 10, 5, 80, 3, 700, 333, KNIT_F32, KNIT_F16, 3, 697}};
 
-	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
-		same_alone(&shapes[i], shapes[i].ring ? 70000 : 1190);
+	int32_t seq[37], pos[37];
+
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+		const int32_t base = shapes[i].ring ? 70000 : 1190;
+
+		for (int t = 0; t < 37; ++t) {
+			seq[t] = t < 30 ? 0 : t % 3;
+			pos[t] = t < 30 ? base + t : shapes[i].ring ? base + t - 15 : t * 30;
+		}
+		same_alone(&shapes[i], seq, pos);
+	}
+}
+END_TEST
+
+/* Rows of a unit that stop, begin and meet others in the middle of vectors, tiles and chunks: sequences of many lengths,
+ * positions in no order, windows that begin within a tile, heads that leave vectors in part empty. */
+START_TEST(rows_in_lanes_are_the_same_alone) {
+	enum { TOKENS = 75, CASES = 12 };
+	static const int64_t windows[] = {0, 1, 63, 64, 100, 290}, groups[] = {1, 3, 4, 8, 20, 70}, dims[] = {64, 48, 20, 128, 16, 8};
+
+	for (int i = 0; i < CASES; ++i) {
+		const int64_t group = groups[i % 6], kv_heads = group > 16 ? 1 : 2, window = windows[i * 5 / 6 % 6];
+		const shape s = {TOKENS, group * kv_heads, kv_heads, dims[(i + i / 6) % 6], 2, 600, window, types[i % 3], types[i / 3 % 3],
+		                 window ? i % 4 * 30 : 0, 0};
+		int32_t seq[TOKENS], pos[TOKENS];
+
+		for (int t = 0; t < TOKENS; ++t) {
+			seq[t] = t >= 53 + i;
+			pos[t] = (int32_t)(i % 5 == 4 ? (t * 397 + 11) % 600 : 190 + i * 29 % 64 + t);
+		}
+		same_alone(&s, seq, pos);
+	}
 }
 END_TEST
 
@@ -271,7 +291,7 @@ END_TEST
 /* What a token may not see cannot reach it, not even a NaN; what it sees does. */
 START_TEST(unseen_cells_do_not_leak) {
 	enum { TOKENS = 20 };
-	const shape s = {TOKENS, 4, 4, 32, 2, 600, 0, KNIT_F32, KNIT_F32, 0, 0};
+	const shape s = {TOKENS, 12, 4, 32, 2, 600, 0, KNIT_F32, KNIT_F32, 0, 0};
 	int32_t seq[TOKENS], pos[TOKENS];
 	kernel_bench b;
 	const knit_cpu_kernel *k;
@@ -291,11 +311,11 @@ START_TEST(unseen_cells_do_not_leak) {
 	}
 	for (size_t n = 0; (k = bench_kernel(KNIT_OP_ATTENTION, n)); ++n) {
 		bench_run(&b, k, 0, 1);
-		for (int64_t i = 0; i < TOKENS * 128; ++i) {
+		for (int64_t i = 0; i < TOKENS * 384; ++i) {
 			const float got = bench_floats(&b.out)[i];
 
-			if (isnan(got) != (i / 128 >= 10))
-				ck_abort_msg("%s: token %d is %g", k->name, (int)(i / 128), (double)got);
+			if (isnan(got) != (i / 384 >= 10))
+				ck_abort_msg("%s: token %d is %g", k->name, (int)(i / 384), (double)got);
 		}
 	}
 	bench_free(&b);
@@ -329,8 +349,8 @@ END_TEST
 
 int main(void) {
 	const TTest *const tests[] = {head_dims_and_groups, positions_and_windows, every_pair_of_types, sinks_and_rings,
-	                              a_token_is_the_same_alone, a_ring_gives_the_same_bits, unseen_cells_do_not_leak,
-	                              scores_far_apart};
+	                              a_token_is_the_same_alone, rows_in_lanes_are_the_same_alone,
+	                              a_ring_gives_the_same_bits, unseen_cells_do_not_leak, scores_far_apart};
 
 	return suite_run("cpu attention", tests, (int)(sizeof tests / sizeof tests[0]));
 }

@@ -20,7 +20,9 @@ enum { BEFORE = KNIT__BEFORE, WITHIN = KNIT__WITHIN, SEGMENTS = KNIT__SEGMENTS }
 #define TILE KNIT_ATTENTION_TILE
 #define CHUNK KNIT_ATTENTION_CHUNK
 #define ROWS KNIT_ATTENTION_ROWS /* tokens x query heads of a group, at least one token */
+#define MANY KNIT_ATTENTION_MANY /* the same where the isa has functions for many */
 #define SPLIT_TOKENS 4           /* up to so many, the chunks of a token are units of their own */
+#define UNITS 4                  /* of a thread at least, where a unit takes more than ROWS */
 
 typedef knit_attention_sizes sizes;
 typedef knit_attention_row row;
@@ -51,42 +53,50 @@ bool knit__attention_accepts(const knit_node_view *node) {
 static bool cuts_blocks(knit_dtype t, int64_t dim) { return knit__is_block(t) && dim % 32 != 0; }
 
 static sizes sizes_make(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim, int64_t cells, bool cut,
-                        const knit_attr *attr) {
+                        bool many, int64_t threads, const knit_attr *attr) {
 	const int64_t window = attr[WINDOW].i > 0 ? knit__min(attr[WINDOW].i, cells) : cells;
 	const int64_t straddled = (window + CHUNK - 2) / CHUNK + 1, all = knit__ceil_div(cells, CHUNK);
 	sizes z = {.tokens = tokens, .heads = heads, .kv_heads = kv_heads, .group = heads / kv_heads, .dim = dim};
 
 	z.dim_padded = (dim + 15) / 16 * 16;
 	z.wide = cut ? (dim + 64 + 15) / 16 * 16 : z.dim_padded;
-	z.parts = knit__ceil_div(z.group, ROWS);
+	z.rows = many && tokens > SPLIT_TOKENS ? MANY : ROWS;
+	z.parts = knit__ceil_div(z.group, z.rows);
 	z.block = z.group > 0 && z.group < ROWS ? ROWS / z.group : 1;
 	z.lanes = knit__min(z.block, knit__max(kv_heads, 1));
+	for (int64_t rows = ROWS * 2; rows <= z.rows && z.group > 0; rows *= 2)
+		if (rows >= z.group && knit__ceil_div(tokens, rows / z.group) * kv_heads >= UNITS * threads)
+			z.block = rows / z.group;
 	z.partial = KNIT_ATTENTION_HEAD + z.dim_padded;
 	z.chunks = attr[RING].i ? straddled : knit__min(straddled, all);
 	z.chunks += knit__ceil_div(knit__min(attr[SINKS].i, cells), CHUNK);
 	return z;
 }
 
-static sizes sizes_of(const knit_cpu_step *s) {
+static sizes sizes_of(const knit_cpu_step *s, bool many) {
 	const knit_cpu_tensor *const q = &s->in[Q], *const k = &s->in[K];
 	const bool cut = cuts_blocks(k->dtype, q->dims[2]) || cuts_blocks(s->in[V].dtype, q->dims[2]);
 
 	return sizes_make(q->dims[0], q->dims[1], k->rank == 4 ? k->dims[2] : s->attr[KV_HEADS].i, q->dims[2], k->dims[1], cut,
-	                  s->attr);
+	                  many, s->threads, s->attr);
 }
 
-/* Of a thread: per row the scores of a tile and two partial results, and a tile of keys or values as f32. */
+/* Of a thread: per row the scores of a tile and two partial results, or what many rows need, and a tile of keys or
+ * values as f32. */
 static uint64_t thread_bytes(const sizes *z) {
-	return (uint64_t)(ROWS * (TILE + 2 * z->partial) + TILE * z->wide) * sizeof(float);
+	const int64_t most = knit__min(z->tokens, MANY) * z->group, few = ROWS * (TILE + 2 * z->partial);
+	const int64_t many = z->rows == MANY ? knit__attention_many_floats(knit__min(most, MANY), z->dim) : 0;
+
+	return (uint64_t)(knit__max(few, many) + TILE * z->wide) * sizeof(float);
 }
 
-uint64_t knit__attention_scratch(const knit_node_view *node, uint32_t threads) {
+static uint64_t scratch_of(const knit_node_view *node, uint32_t threads, bool many) {
 	const knit_exprs *const e = &node->graph->exprs;
 	const knit_operand_view *const q = &node->in[Q], *const k = &node->in[K];
 	const bool cut = cuts_blocks(k->dtype, q->dims[2].v) || cuts_blocks(node->in[V].dtype, q->dims[2].v);
 	const sizes z = sizes_make(knit__dim_hi(e, node->bounds, q->dims[0]), q->dims[1].v,
 	                           k->rank == 4 ? k->dims[2].v : node->attr[KV_HEADS].i, q->dims[2].v,
-	                           knit__dim_hi(e, node->bounds, k->dims[1]), cut, node->attr);
+	                           knit__dim_hi(e, node->bounds, k->dims[1]), cut, many, threads, node->attr);
 	uint64_t bytes = (uint64_t)(z.heads * z.partial) * sizeof(float), all;
 
 	if (z.chunks <= 1)
@@ -96,6 +106,14 @@ uint64_t knit__attention_scratch(const knit_node_view *node, uint32_t threads) {
 	    !knit__add_u64(bytes, all, &all))
 		return UINT64_MAX;
 	return all;
+}
+
+uint64_t knit__attention_scratch(const knit_node_view *node, uint32_t threads) {
+	return scratch_of(node, threads, false);
+}
+
+uint64_t knit__attention_many_scratch(const knit_node_view *node, uint32_t threads) {
+	return scratch_of(node, threads, true);
 }
 
 /* ---- what a token sees ------------------------------------------------------------------------------------------- */
@@ -137,13 +155,9 @@ static void partial_finish(const float *total, float *out, const sizes *z) {
 		out[i] = total[KNIT_ATTENTION_HEAD + i] * factor;
 }
 
-static void row_init(const unit *u, row *r, int64_t index, int64_t token, int64_t head) {
-	float *const own = u->spare + index * 2 * u->z.partial;
-
+static void row_init(const unit *u, row *r, int64_t token, int64_t head) {
 	*r = (row){.q = knit__f32_row(&u->s->in[Q], token * u->z.heads + head),
 	           .out = (float *)(void *)u->s->out[0].data + (token * u->z.heads + head) * u->z.dim,
-	           .chunk = own,
-	           .total = own + u->z.partial,
 	           .sees = visible(u->s, token)};
 }
 
@@ -172,26 +186,40 @@ static void segment_run(const unit *u, row *rows, int64_t count, int64_t seq, in
 	}
 }
 
+/* All of attention for up to ROWS rows of one sequence. */
+static void run_few(const unit *u, row *rows, int64_t count, int64_t seq, int64_t kv_head) {
+	for (int64_t i = 0; i < count; ++i) {
+		rows[i].chunk = u->spare + i * 2 * u->z.partial;
+		rows[i].total = rows[i].chunk + u->z.partial;
+	}
+	for (int seg = 0; seg < SEGMENTS; ++seg)
+		segment_run(u, rows, count, seq, seg, kv_head);
+	for (int64_t i = 0; i < count; ++i)
+		partial_finish(rows[i].total, rows[i].out, &u->z);
+}
+
 /* Tokens [begin, end) of one sequence, heads [head, head + heads) of one kv head. */
 static void run_tokens(const unit *u, int64_t begin, int64_t end, int64_t kv_head, int64_t head, int64_t heads) {
 	const int64_t seq = ((const int32_t *)(void *)u->s->in[SEQ].data)[begin];
-	row rows[ROWS];
+	row rows[MANY];
 	int64_t count = 0;
 
 	for (int64_t t = begin; t < end; ++t) {
 		for (int64_t h = head; h < head + heads; ++h) {
 			row *const r = &rows[count];
 
-			row_init(u, r, count, t, h);
+			row_init(u, r, t, h);
 			for (int64_t i = 0; i < u->z.dim && knit__range_empty(r->sees.seg[WITHIN]); ++i)
 				r->out[i] = NAN;
 			count += !knit__range_empty(r->sees.seg[WITHIN]);
 		}
 	}
-	for (int seg = 0; seg < SEGMENTS; ++seg)
-		segment_run(u, rows, count, seq, seg, kv_head);
-	for (int64_t i = 0; i < count; ++i)
-		partial_finish(rows[i].total, rows[i].out, &u->z);
+	if (u->z.rows == MANY && count > KNIT_ATTENTION_FEW) {
+		knit__attention_many_run(u, rows, count, seq, kv_head);
+		return;
+	}
+	for (int64_t i = 0; i < count; i += ROWS)
+		run_few(u, rows + i, knit__min(ROWS, count - i), seq, kv_head);
 }
 
 static void run_block(const unit *u, int64_t block, int64_t kv_head, int64_t head, int64_t heads) {
@@ -226,7 +254,7 @@ static void run_slot(const unit *u, int64_t token, int64_t slot, int64_t slots, 
 	if (slot >= before + chunks_of(sees.seg[WITHIN]))
 		return;
 	for (int64_t h = 0; h < heads * lanes; ++h) {
-		row_init(u, &rows[h], h, token, head + h);
+		row_init(u, &rows[h], token, head + h);
 		rows[h].chunk = results + ((token * u->z.heads + head + h) * slots + slot) * u->z.partial;
 	}
 	const int64_t chunk = sees.seg[seg].first / CHUNK + (seg == BEFORE ? slot : slot - before);
@@ -234,13 +262,13 @@ static void run_slot(const unit *u, int64_t token, int64_t slot, int64_t slots, 
 }
 
 int64_t knit__attention_merge_units(const knit_cpu_step *s) {
-	const sizes z = sizes_of(s);
+	const sizes z = sizes_of(s, false);
 
 	return split_slots(s, &z) ? z.tokens * z.heads : 0;
 }
 
 void knit__attention_merge(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_attention_isa *isa) {
-	const sizes z = sizes_of(s);
+	const sizes z = sizes_of(s, isa->many);
 	const int64_t slots = split_slots(s, &z);
 
 	for (int64_t i = begin; i < end; ++i) {
@@ -266,17 +294,21 @@ static int64_t parts_of(const sizes *z, bool split) {
 	return split && z->parts == 1 ? knit__ceil_div(z->kv_heads, z->lanes) : z->kv_heads * z->parts;
 }
 
-int64_t knit__attention_units(const knit_cpu_step *s) {
-	const sizes z = sizes_of(s);
+static int64_t units_of(const knit_cpu_step *s, bool many) {
+	const sizes z = sizes_of(s, many);
 	const int64_t slots = split_slots(s, &z), parts = parts_of(&z, slots > 0);
 
 	return slots ? z.tokens * parts * slots : knit__ceil_div(z.tokens, z.block) * parts;
 }
 
+int64_t knit__attention_units(const knit_cpu_step *s) { return units_of(s, false); }
+
+int64_t knit__attention_many_units(const knit_cpu_step *s) { return units_of(s, true); }
+
 static void run_unit(const unit *u, int64_t i, int64_t slots) {
 	const sizes *const z = &u->z;
 	const int64_t blocks = knit__ceil_div(z->tokens, z->block), parts = parts_of(z, slots > 0);
-	const int64_t block = slots ? i / parts : i % blocks, part = slots ? i % parts : i / blocks;
+	const int64_t block = slots ? i / parts : blocks - 1 - i % blocks, part = slots ? i % parts : i / blocks;
 
 	if (slots && z->parts == 1) {
 		const int64_t kv_head = part * z->lanes, lanes = knit__min(z->lanes, z->kv_heads - kv_head);
@@ -284,8 +316,8 @@ static void run_unit(const unit *u, int64_t i, int64_t slots) {
 		run_slot(u, block / slots, block % slots, slots, kv_head, lanes, kv_head * z->group, z->group);
 		return;
 	}
-	const int64_t kv_head = part / z->parts, skip = part % z->parts * ROWS;
-	const int64_t head = kv_head * z->group + skip, heads = knit__min(ROWS, z->group - skip);
+	const int64_t kv_head = part / z->parts, skip = part % z->parts * z->rows;
+	const int64_t head = kv_head * z->group + skip, heads = knit__min(z->rows, z->group - skip);
 
 	if (slots)
 		run_slot(u, block / slots, block % slots, slots, kv_head, 1, head, heads);
@@ -293,11 +325,12 @@ static void run_unit(const unit *u, int64_t i, int64_t slots) {
 		run_block(u, block, kv_head, head, heads);
 }
 
-/* Many tokens: units of one kv head follow each other, its keys and values stay near. Few: a unit has as many heads of
+/* Many tokens: units of one kv head follow each other, its keys and values stay near; those that see most come first,
+ * so that threads end together. Few: a unit has as many heads of
  * a chunk as it may, since they lie side by side. */
 void knit__attention_run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread,
                          const knit_attention_isa *isa) {
-	const sizes z = sizes_of(s);
+	const sizes z = sizes_of(s, isa->many);
 	const int64_t slots = split_slots(s, &z);
 	float *const own = (float *)(void *)(s->scratch + thread_bytes(&z) * thread);
 	const unit u = {.s = s,
@@ -306,7 +339,8 @@ void knit__attention_run(const knit_cpu_step *s, int64_t begin, int64_t end, uin
 	                .scale = (float)s->attr[SCALE].f,
 	                .wide = own,
 	                .scores = own + TILE * z.wide,
-	                .spare = own + TILE * z.wide + ROWS * TILE};
+	                .spare = own + TILE * z.wide + ROWS * TILE,
+	                .lines = own + TILE * z.wide};
 
 	for (int64_t i = begin; i < end; ++i)
 		run_unit(&u, i, slots);

@@ -50,6 +50,8 @@ typedef struct knit_attention_heads {
 	int64_t then_bytes;
 } knit_attention_heads;
 
+typedef struct knit_attention_many_isa knit_attention_many_isa; /* attention_many.h */
+
 typedef struct knit_attention_isa {
 	/* s[r * TILE + p] = sum of q[r][i] * k_p[i] for r < rows, p < count <= TILE. All of a row's TILE floats may be
 	 * written. */
@@ -73,6 +75,7 @@ typedef struct knit_attention_isa {
 	bool (*heads_fit)(knit_dtype t, int64_t dim);
 	/* Up to so many rows scores and mix read this type where it lies; 0: only f32. */
 	int64_t (*in_place)(knit_dtype t, int64_t skip, int64_t dim);
+	const knit_attention_many_isa *many; /* NULL: none */
 } knit_attention_isa;
 
 bool knit__attention_accepts(const knit_node_view *node);
@@ -80,6 +83,9 @@ uint64_t knit__attention_scratch(const knit_node_view *node, uint32_t threads);
 int64_t knit__attention_units(const knit_cpu_step *s);
 void knit__attention_run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread,
                          const knit_attention_isa *isa);
+/* The same for those that have functions for many rows. */
+uint64_t knit__attention_many_scratch(const knit_node_view *node, uint32_t threads);
+int64_t knit__attention_many_units(const knit_cpu_step *s);
 int64_t knit__attention_merge_units(const knit_cpu_step *s);
 void knit__attention_merge(const knit_cpu_step *s, int64_t begin, int64_t end, const knit_attention_isa *isa);
 

@@ -1,5 +1,5 @@
 /* Owns attention in AVX2 + FMA + F16C. The driver is attention.c; reference: ops/attention.c. */
-#include "attention.h"
+#include "attention_many.h"
 #include "vec_avx2.h"
 
 #include <math.h>
@@ -246,7 +246,8 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 }
 
 static const knit_attention_isa isa = {
-	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place};
+	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place,
+	.many = &knit__attention_many_avx2};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);
@@ -258,5 +259,5 @@ static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32
 }
 
 const knit_cpu_kernel knit__attention_avx2 = {"attention_avx2", KNIT_OP_ATTENTION, KNIT_CPU_AVX2,
-                                              knit__attention_accepts, knit__attention_scratch,
-                                              {{knit__attention_units, run}, {knit__attention_merge_units, run_merge}}};
+                                              knit__attention_accepts, knit__attention_many_scratch,
+                                              {{knit__attention_many_units, run}, {knit__attention_merge_units, run_merge}}};

@@ -1,5 +1,6 @@
 /* Owns attention in AVX-512. The driver is attention.c; reference: ops/attention.c. */
 #include "attention_avx512.h"
+#include "attention_many.h"
 
 #include <math.h>
 
@@ -303,7 +304,7 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 static const knit_attention_isa isa = {
 	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place,
 	.scores_heads = knit__attention_scores_avx512, .mix_heads = knit__attention_mix_avx512,
-	.heads_fit = knit__attention_heads_avx512};
+	.heads_fit = knit__attention_heads_avx512, .many = &knit__attention_many_avx512};
 
 static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
 	knit__attention_run(s, begin, end, thread, &isa);
@@ -315,5 +316,5 @@ static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32
 }
 
 const knit_cpu_kernel knit__attention_avx512 = {"attention_avx512", KNIT_OP_ATTENTION, KNIT_CPU_AVX512,
-                                                knit__attention_accepts, knit__attention_scratch,
-                                                {{knit__attention_units, run}, {knit__attention_merge_units, run_merge}}};
+                                                knit__attention_accepts, knit__attention_many_scratch,
+                                                {{knit__attention_many_units, run}, {knit__attention_merge_units, run_merge}}};

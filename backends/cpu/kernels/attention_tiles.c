@@ -58,6 +58,12 @@ static knit_attention_tile tile_get(const unit *u, const lane *l, range p, int64
 	return (knit_attention_tile){(const char *)(u->wide + l->skip), u->z.wide * 4, 0, KNIT_F32};
 }
 
+const float *knit__attention_widened(const unit *u, uint32_t operand, int64_t seq, int64_t kv_head, range p) {
+	const lane l = lane_make(u, operand, seq, kv_head);
+
+	return (const float *)(const void *)tile_get(u, &l, p, INT64_MAX).data;
+}
+
 /* What one of `lanes` kv heads asks for while it works: its share of the positions of the tile at p, of those the cells
  * of all of them, so that memory is asked for from one end to the other. */
 static knit_attention_ask ask_make(const unit *u, const lane *l, int64_t lanes, int64_t h, int64_t p, int64_t last) {
