@@ -1,6 +1,7 @@
 /* Owns attention in AVX2 + FMA + F16C. The driver is attention.c; reference: ops/attention.c. */
 #include "attention_many.h"
-#include "vec_avx2.h"
+#include "attention_run.h"
+#include "lanes_avx2.h"
 
 #include <math.h>
 
@@ -103,17 +104,6 @@ static float weigh_row(float *s, int64_t count, float scale, float *part) {
 static void weigh(float *s, int64_t rows, int64_t count, float scale, float *const *part, float *factor) {
 	for (int64_t r = 0; r < rows; ++r)
 		factor[r] = weigh_row(s + r * TILE, count, scale, part[r]);
-}
-
-static void merge(float *total, const float *part, int64_t n) {
-	const float max = part[0] > total[0] ? part[0] : total[0], base = max == -INFINITY ? 0 : max;
-	const __m256 a = knit__exp8(_mm256_set1_ps(total[0] - base)), b = knit__exp8(_mm256_set1_ps(part[0] - base));
-
-	total[0] = max;
-	total[1] = total[1] * _mm256_cvtss_f32(a) + part[1] * _mm256_cvtss_f32(b);
-	for (int64_t i = KNIT_ATTENTION_HEAD; i < n; i += 8)
-		_mm256_storeu_ps(total + i, _mm256_fmadd_ps(_mm256_loadu_ps(total + i), a,
-		                                            _mm256_mul_ps(_mm256_loadu_ps(part + i), b)));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -229,34 +219,11 @@ KNIT_INLINE void widen_q4_0(const char *src, float *dst, int64_t n) {
 	}
 }
 
-static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
-                  int64_t dst_stride) {
-	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
-		if (t == KNIT_Q8_0)
-			widen_q8_0(src, dst, dim);
-		else if (t == KNIT_Q4_0)
-			widen_q4_0(src, dst, dim);
-		else if (t == KNIT_F16)
-			widen_of(KNIT_F16, src, dst, dim);
-		else if (t == KNIT_BF16)
-			widen_of(KNIT_BF16, src, dst, dim);
-		else
-			widen_of(KNIT_F32, src, dst, dim);
-	}
-}
+#include "attention_ends.h"
 
 static const knit_attention_isa isa = {
 	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place,
 	.many = &knit__attention_many_avx2};
-
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	knit__attention_run(s, begin, end, thread, &isa);
-}
-
-static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	(void)thread;
-	knit__attention_merge(s, begin, end, &isa);
-}
 
 const knit_cpu_kernel knit__attention_avx2 = {"attention_avx2", KNIT_OP_ATTENTION, KNIT_CPU_AVX2,
                                               knit__attention_accepts, knit__attention_many_scratch,

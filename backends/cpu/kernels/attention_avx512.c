@@ -1,6 +1,8 @@
 /* Owns attention in AVX-512. The driver is attention.c; reference: ops/attention.c. */
 #include "attention_avx512.h"
 #include "attention_many.h"
+#include "attention_run.h"
+#include "lanes_avx512.h"
 
 #include <math.h>
 
@@ -129,17 +131,6 @@ static void weigh(float *s, int64_t rows, int64_t count, float scale, float *con
 		weigh_rows(s, 4, count, scale, part, factor);
 	for (; rows > 0; --rows, s += TILE, ++part, ++factor)
 		weigh_rows(s, 1, count, scale, part, factor);
-}
-
-static void merge(float *total, const float *part, int64_t n) {
-	const float max = part[0] > total[0] ? part[0] : total[0], base = max == -INFINITY ? 0 : max;
-	const __m512 a = knit__exp16(_mm512_set1_ps(total[0] - base)), b = knit__exp16(_mm512_set1_ps(part[0] - base));
-
-	total[0] = max;
-	total[1] = total[1] * _mm512_cvtss_f32(a) + part[1] * _mm512_cvtss_f32(b);
-	for (int64_t i = KNIT_ATTENTION_HEAD; i < n; i += 16)
-		_mm512_storeu_ps(total + i, _mm512_fmadd_ps(_mm512_loadu_ps(total + i), a,
-		                                            _mm512_mul_ps(_mm512_loadu_ps(part + i), b)));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -285,35 +276,12 @@ KNIT_INLINE void widen_q4_0(const char *src, float *dst, int64_t n) {
 	}
 }
 
-static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
-                  int64_t dst_stride) {
-	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
-		if (t == KNIT_Q8_0)
-			widen_q8_0(src, dst, dim);
-		else if (t == KNIT_Q4_0)
-			widen_q4_0(src, dst, dim);
-		else if (t == KNIT_F16)
-			widen_of(KNIT_F16, src, dst, dim);
-		else if (t == KNIT_BF16)
-			widen_of(KNIT_BF16, src, dst, dim);
-		else
-			widen_of(KNIT_F32, src, dst, dim);
-	}
-}
+#include "attention_ends.h"
 
 static const knit_attention_isa isa = {
 	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place,
 	.scores_heads = knit__attention_scores_avx512, .mix_heads = knit__attention_mix_avx512,
 	.heads_fit = knit__attention_heads_avx512, .many = &knit__attention_many_avx512};
-
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	knit__attention_run(s, begin, end, thread, &isa);
-}
-
-static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	(void)thread;
-	knit__attention_merge(s, begin, end, &isa);
-}
 
 const knit_cpu_kernel knit__attention_avx512 = {"attention_avx512", KNIT_OP_ATTENTION, KNIT_CPU_AVX512,
                                                 knit__attention_accepts, knit__attention_many_scratch,

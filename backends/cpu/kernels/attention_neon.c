@@ -1,6 +1,6 @@
 /* Owns attention in NEON. The driver is attention.c; reference: ops/attention.c. */
-#include "attention.h"
-#include "vec_neon.h"
+#include "attention_run.h"
+#include "lanes_neon.h"
 
 #include <math.h>
 
@@ -82,17 +82,6 @@ static float weigh_row(float *s, int64_t count, float scale, float *part) {
 static void weigh(float *s, int64_t rows, int64_t count, float scale, float *const *part, float *factor) {
 	for (int64_t r = 0; r < rows; ++r)
 		factor[r] = weigh_row(s + r * TILE, count, scale, part[r]);
-}
-
-static void merge(float *total, const float *part, int64_t n) {
-	const float max = part[0] > total[0] ? part[0] : total[0], base = max == -INFINITY ? 0 : max;
-	const float a = vgetq_lane_f32(knit__exp4(vdupq_n_f32(total[0] - base)), 0);
-	const float b = vgetq_lane_f32(knit__exp4(vdupq_n_f32(part[0] - base)), 0);
-
-	total[0] = max;
-	total[1] = total[1] * a + part[1] * b;
-	for (int64_t i = KNIT_ATTENTION_HEAD; i < n; i += 4)
-		vst1q_f32(total + i, vfmaq_n_f32(vmulq_n_f32(vld1q_f32(part + i), b), vld1q_f32(total + i), a));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -190,33 +179,12 @@ KNIT_INLINE void widen_q4_0(const char *src, float *dst, int64_t n) {
 	}
 }
 
-static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t count, int64_t dim, float *dst,
-                  int64_t dst_stride) {
-	for (int64_t i = 0; i < count; ++i, src += src_stride, dst += dst_stride) {
-		if (t == KNIT_Q8_0)
-			widen_q8_0(src, dst, dim);
-		else if (t == KNIT_Q4_0)
-			widen_q4_0(src, dst, dim);
-		else if (t == KNIT_F16)
-			knit__widen_row(KNIT_F16, src, dst, dim);
-		else if (t == KNIT_BF16)
-			knit__widen_row(KNIT_BF16, src, dst, dim);
-		else
-			knit__widen_row(KNIT_F32, src, dst, dim);
-	}
-}
+KNIT_INLINE void widen_of(const knit_dtype t, const char *src, float *dst, int64_t n) { knit__widen_row(t, src, dst, n); }
+
+#include "attention_ends.h"
 
 static const knit_attention_isa isa = {
 	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place};
-
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	knit__attention_run(s, begin, end, thread, &isa);
-}
-
-static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	(void)thread;
-	knit__attention_merge(s, begin, end, &isa);
-}
 
 const knit_cpu_kernel knit__attention_neon = {"attention_neon", KNIT_OP_ATTENTION, KNIT_CPU_NEON,
                                               knit__attention_accepts, knit__attention_scratch,

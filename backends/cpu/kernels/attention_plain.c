@@ -1,6 +1,6 @@
 /* Owns attention in plain C, in eight lanes that a compiler can keep in vectors of any width. The driver is
  * attention.c; reference: ops/attention.c. */
-#include "attention.h"
+#include "attention_run.h"
 #include "exp.h"
 #include "kv_rows.h"
 #include "operand.h"
@@ -125,15 +125,6 @@ static void widen(knit_dtype t, const char *src, int64_t src_stride, int64_t cou
 
 static const knit_attention_isa isa = {
 	.scores = scores, .weigh = weigh, .mix = mix, .widen = widen, .merge = merge, .in_place = in_place};
-
-static void run(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	knit__attention_run(s, begin, end, thread, &isa);
-}
-
-static void run_merge(const knit_cpu_step *s, int64_t begin, int64_t end, uint32_t thread) {
-	(void)thread;
-	knit__attention_merge(s, begin, end, &isa);
-}
 
 const knit_cpu_kernel knit__attention_plain = {"attention_plain", KNIT_OP_ATTENTION, KNIT_CPU_PLAIN,
                                                knit__attention_accepts, knit__attention_scratch,

@@ -1,4 +1,4 @@
-/* Owns the names by which sources shared between instruction sets (linear_row.h, fused_ends.h) know AVX2. Include from
+/* Owns the names by which sources shared between instruction sets (linear_row.h, fused_ends.h, attention_ends.h) know AVX2. Include from
  * *_avx2.c only. */
 #ifndef KNIT_KERNELS_LANES_H
 #define KNIT_KERNELS_LANES_H
@@ -16,9 +16,12 @@ KNIT_INLINE knit_lanes knit__lanes_load(const float *p) { return _mm256_loadu_ps
 KNIT_INLINE void knit__lanes_store(float *p, knit_lanes v) { _mm256_storeu_ps(p, v); }
 KNIT_INLINE knit_lanes knit__lanes_add(knit_lanes a, knit_lanes b) { return _mm256_add_ps(a, b); }
 KNIT_INLINE knit_lanes knit__lanes_mul(knit_lanes a, knit_lanes b) { return _mm256_mul_ps(a, b); }
+/* a * b + c, rounded once. */
+KNIT_INLINE knit_lanes knit__lanes_fma(knit_lanes a, knit_lanes b, knit_lanes c) { return _mm256_fmadd_ps(a, b, c); }
 KNIT_INLINE knit_lanes knit__lanes_div(knit_lanes a, knit_lanes b) { return _mm256_div_ps(a, b); }
 KNIT_INLINE knit_lanes knit__lanes_minus(knit_lanes a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 KNIT_INLINE knit_lanes knit__lanes_exp(knit_lanes a) { return knit__exp8(a); }
+KNIT_INLINE float knit__lanes_first(knit_lanes a) { return _mm256_cvtss_f32(a); }
 
 /* Adds x[i] * w[i] of KNIT_LANES_STEP elements, or of the first n of so many. */
 KNIT_INLINE knit_lanes knit__lanes_dot(const knit_dtype t, const float *x, const char *w, int64_t i, knit_lanes acc) {
