@@ -192,15 +192,19 @@ START_TEST(costs_of_attention_and_append) {
 	const knit_attr flat[5] = {{.f = 0.25}, {.i = 7}, {.i = 0}, {.i = 2}, {.i = 4}};
 	const uint64_t small = 3 * 8 * 16 * 4 + 2 * 12; /* q and the indices */
 
-	/* 40 positions of 4 kv heads, keys and values, per token: half of the heads, once */
-	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 40), 3.0 * 8 * 40 * (4 * 16 + 4), small + 3 * 40 * 4 * 16 * 2 * 2,
+	/* 40 positions of 4 kv heads, keys and values, of each of the two sequences: half of the heads, and once for all tokens */
+	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 40), 3.0 * 8 * 40 * (4 * 16 + 4), small + 2 * 40 * 4 * 16 * 2 * 2,
 		  1536);
-	costs(cost(KNIT_OP_ATTENTION, window, in, 5, q, 40), 3.0 * 8 * 7 * 68, small + 3 * 7 * 4 * 16 * 4, 1536);
+	costs(cost(KNIT_OP_ATTENTION, window, in, 5, q, 40), 3.0 * 8 * 7 * 68, small + 2 * 7 * 4 * 16 * 4, 1536);
+	/* one token is of one sequence */
+	const knit_shape one = {KNIT_F32, 3, {1, 8, 16}}, here = {KNIT_I32, 1, {1}};
+	costs(cost(KNIT_OP_ATTENTION, all, (knit_shape[]){one, kv, kv, here, here}, 5, one, 40), 8.0 * 40 * 68,
+		  512 + 8 + 40 * 4 * 16 * 2 * 2, 512);
 	/* no more positions than the slot has */
-	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 4000), 3.0 * 8 * 100 * 68, small + 3 * 100 * 4 * 16 * 4, 1536);
+	costs(cost(KNIT_OP_ATTENTION, all, in, 5, q, 4000), 3.0 * 8 * 100 * 68, small + 2 * 100 * 4 * 16 * 4, 1536);
 	/* two sinks beside the window; keys in lines of q8_0, 34 bytes for 32 elements */
 	const knit_shape q8 = {KNIT_Q8_0, 3, {2, 100, 64}}, mixed[] = {q, q8, kv, at, at};
-	costs(cost(KNIT_OP_ATTENTION, flat, mixed, 5, q, 40), 3.0 * 8 * 9 * 68, small + 3 * 9 * (2 * 34 + 4 * 16 * 2), 1536);
+	costs(cost(KNIT_OP_ATTENTION, flat, mixed, 5, q, 40), 3.0 * 8 * 9 * 68, small + 2 * 9 * (2 * 34 + 4 * 16 * 2), 1536);
 	/* 6 of 8 pairs of each head turn, 9 operations each */
 	const knit_attr rope[] = {{.f = 10000}, {.i = 12}, {.i = 0}};
 	costs(cost(KNIT_OP_ROPE, rope, (knit_shape[]){q, at}, 2, q, 0), 9.0 * 3 * 8 * 6, 1536 + 12, 1536);
