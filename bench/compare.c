@@ -232,7 +232,8 @@ static void rates_of(const bench_result *r, double *out) {
 		out[i] = r->tokens / r->seconds[i];
 }
 
-/* What the two runs measured of the machine: of what binds, or of its clock where that changed more. */
+/* How much faster the machine itself was in the new run, 1: as fast, by what the two runs measured of what binds, or of its clock
+ * where that changed more. */
 static double drift_of(const bench_result *old, const bench_result *new) {
 	const double clock = old->clock > 0 && new->clock > 0 ? old->clock / new->clock : 1;
 	const double peak = old->peak > 0 && new->peak > 0 && strcmp(old->limit, new->limit) == 0 ? new->peak / old->peak : 1;
@@ -257,16 +258,17 @@ static bool doubtful(const bench_result *old, const bench_result *new, bench_cha
 
 static void compare_rows(const bench_result *old, const bench_result *new, bench_change *out) {
 	double old_rates[BENCH_MAX_SAMPLES], new_rates[BENCH_MAX_SAMPLES];
+	const double drift = drift_of(old, new);
 
-	*out = (bench_change){.old = old, .new = new, .drift = drift_of(old, new)};
+	*out = (bench_change){.old = old, .new = new};
 	rates_of(old, old_rates);
 	rates_of(new, new_rates);
 	bench_stats_of(old_rates, old->count, 1, &out->old_rate);
 	bench_stats_of(new_rates, new->count, 1, &out->new_rate);
 	bench_ratio_of(new_rates, new->count, old_rates, old->count, 1, &out->ratio);
 	/* What the machine's own change would explain is no difference of the program. */
-	const bool faster = out->new_rate.lo > out->old_rate.hi * fmax(1, out->drift);
-	const bool slower = out->new_rate.hi < out->old_rate.lo * fmin(1, out->drift);
+	const bool faster = out->new_rate.lo > out->old_rate.hi * fmax(1, drift);
+	const bool slower = out->new_rate.hi < out->old_rate.lo * fmin(1, drift);
 	if (new->wrong)
 		out->verdict = BENCH_WRONG;
 	else if (old->count < BENCH_ENOUGH_RUNS || new->count < BENCH_ENOUGH_RUNS)
@@ -274,8 +276,8 @@ static void compare_rows(const bench_result *old, const bench_result *new, bench
 	else if (faster || slower)
 		out->verdict = doubtful(old, new, out) ? BENCH_MACHINE : faster ? BENCH_FASTER : BENCH_SLOWER;
 	/* A program that became slower may hide behind a machine that became faster, and the other way round. */
-	else if (fabs(out->drift - 1) > BENCH_DRIFT) {
-		snprintf(out->doubt, sizeof out->doubt, "the machine, %.2f x in %s", out->drift, old->limit[0] ? old->limit : "its clock");
+	else if (fabs(drift - 1) > BENCH_DRIFT) {
+		snprintf(out->doubt, sizeof out->doubt, "the machine, %.2f x in %s", drift, old->limit[0] ? old->limit : "its clock");
 		out->verdict = BENCH_MACHINE;
 	}
 }

@@ -43,7 +43,6 @@ enum { BENCH_ENOUGH_RUNS = 5 };
 typedef struct bench_change {
 	const bench_result *old, *new; /* one is NULL where the test is gone or was added */
 	bench_stats old_rate, new_rate, ratio; /* tokens per second; ratio new / old */
-	double drift;  /* how much faster the machine itself was in the new run, in what binds the row or its clock: 1 as fast */
 	bench_verdict verdict;
 	char doubt[48]; /* of BENCH_MACHINE: what changed */
 } bench_change;
