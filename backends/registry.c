@@ -399,6 +399,13 @@ static knit_status id_find(knit_context *ctx, const char *id, const knit_backend
 	return KNIT_ERR_NOT_FOUND;
 }
 
+/* As id_find, and an id of no device is said in words. */
+static knit_status device_find(knit_context *ctx, const char *id, const knit_backend **backend, uint32_t *index, knit_diag *d) {
+	const knit_status status = id_find(ctx, id, backend, index, d);
+
+	return status == KNIT_ERR_NOT_FOUND ? fail_not_found(ctx, id, d) : status;
+}
+
 knit_status knit_device_tune(knit_context *ctx, const char *id, const knit_tune_desc *desc, knit_tune_result *out,
                              knit_diag *d) {
 	static const knit_tune_desc usual;
@@ -408,9 +415,7 @@ knit_status knit_device_tune(knit_context *ctx, const char *id, const knit_tune_
 	if (!ctx || !id || !out)
 		return knit__fail(d, KNIT_ERR_ARGUMENT, 0, "knit_device_tune: an argument is NULL");
 	*out = (knit_tune_result){0};
-	const knit_status status = id_find(ctx, id, &b, &index, d);
-	if (status == KNIT_ERR_NOT_FOUND)
-		return fail_not_found(ctx, id, d);
+	const knit_status status = device_find(ctx, id, &b, &index, d);
 	if (status != KNIT_OK)
 		return status;
 	if (!b->tune)
@@ -423,9 +428,7 @@ knit_status knit__device_peaks(knit_context *ctx, const char *id, knit_device_pe
 	uint32_t index;
 
 	*out = (knit_device_peaks){0};
-	const knit_status status = id_find(ctx, id, &b, &index, d);
-	if (status == KNIT_ERR_NOT_FOUND)
-		return fail_not_found(ctx, id, d);
+	const knit_status status = device_find(ctx, id, &b, &index, d);
 	if (status != KNIT_OK)
 		return status;
 	if (!b->peaks)
